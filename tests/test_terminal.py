@@ -426,3 +426,30 @@ def test_a_function_is_told_its_arguments_and_a_command_its_options(asked, argum
         asked()
     with pytest.raises(zfcore.Expected, match=argument):
         asked()
+
+
+def test_an_interrupt_at_any_line_while_a_bar_is_made_leaves_no_noise(monkeypatch):
+    noise, makers = [], [kind.__init__.__code__ for kind in (terminal.Bar, terminal.tqdm)]    # not those of locks, which they take
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: noise.append(report.exc_value))
+
+    def interrupted(after):
+        """Return whether the bar was made before so many lines of it were run."""
+        def trace(frame, event, arg):
+            nonlocal after
+            if frame.f_code not in makers:
+                return None
+            after -= event == "line"
+            if after < 0:
+                raise KeyboardInterrupt
+            return trace
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            terminal.Bar(3, "step", "short").close()
+            return False
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+
+    assert next(lines for lines in range(1000) if not interrupted(lines)) > 5 and noise == []

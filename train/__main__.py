@@ -75,8 +75,6 @@ def work(config, typed, folder, changes, ranks):
     training = Training.resume(folder, ranks=ranks, **changes) if folder else Training.begin(config, typed.get("output"),
                                                                                              ranks=ranks)
     folder = training.folder
-    if training.origin:
-        say(training.origin.sentence)
     devices = ["--devices", ranks.size] if is_launched() else []
     go_on = command("python", "-m", "train", "--resume", folder, *devices)
     try:

@@ -19,6 +19,7 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,13 +46,15 @@ LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksu
 MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS = 1000, 10**6, 10**6
 FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored; those that come with zfcore are rounded
 
+OF_A_RUN = re.compile(r"(latest|best|epoch_\d+)\.h5")           # names of the checkpoints in its folder
+
 # What a run goes on from, beside the arrays. Other names may be there, but none that begins like one of these.
 PLATEAU = {"lr": real(above=0), "patience": whole(1), "margin": real(0, 1), "drops": whole(),
            "best": real(0, infinite=True), "waited": whole()}
 SUMS = {"loss": real(), "seconds": real(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
 STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0, 1), "seed": whole(),
-         "init": choice("", "gaussian", "he"), **GOES_ON}
+         "init": choice("", "gaussian", "he"), "train_fingerprint": text(100), "val_fingerprint": text(100), **GOES_ON}
 
 
 @dataclass(eq=False)
@@ -98,7 +101,7 @@ def load(path: FilePath, velocity: bool = True) -> Checkpoint:
         raise check.Expected("checkpoint", "a file",
                              f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
-        with open_h5(path, "use another checkpoint of the run") as file:
+        with open_h5(path, others_beside(path)) as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
             network, layers, classes = _head(file)
             velocity = velocity and file.group("optimizer").names()
@@ -114,6 +117,16 @@ def load(path: FilePath, velocity: bool = True) -> Checkpoint:
                 state=_state(file.group("state")), history=_history(file.group("history")) if "history" in file else {})
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
+
+
+def others_beside(path: Path) -> str:
+    """Advice where a run's latest.h5 or best.h5 is damaged or missing: which of its other checkpoints may take the place, the
+    newest first; "" where there is none, and for another file, whose place none can take."""
+    others = [other for other in path.parent.glob("*.h5") if OF_A_RUN.fullmatch(other.name) and other.is_file()]
+    others = sorted((other for other in others if other.name != path.name), key=os.path.getmtime, reverse=True)
+    if not others or path.name not in ("latest.h5", "best.h5"):
+        return ""
+    return f"copy {' or '.join(other.name for other in others[:3])}, which that folder has too, to {path.name}"
 
 
 def check_readable(checkpoint: Checkpoint) -> None:

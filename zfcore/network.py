@@ -55,6 +55,8 @@ class Network:
             self.shapes.append(layer.shape_out(self.shapes[-1]))
             layer.place(number, self.shapes[number])
             learned = layer.parameter_shapes(self.shapes[number])
+            for key in (*learned, *layer.buffer_shapes(self.shapes[number])):      # a file has them by their names, as the layers
+                files.name(f"{name}: {layer.name}: name of an array", key)
             if layer.has_weights and "w" not in learned:
                 raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
 

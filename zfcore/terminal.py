@@ -1,7 +1,7 @@
 """Floor 0: what a person reads while a command is at work, and what ends it: lines, names, commands to copy, bars, signals.
 
     say(text)                             lines on standard output; raises Unheard where nobody reads them any more
-    warn(text, *names)                    lines on standard error, for which nothing fails
+    warn(text, *names)                    lines on standard error, for which nothing fails; warn_once(text): not told twice
     plural(n, "picture")                  "1 picture", "2 pictures"
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
     in_table("conv1", 0.5)                a row of a table of Markdown
@@ -122,10 +122,11 @@ def _encodable(text):
 class _Output:
     """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing
     is told. `kept`: lists in which warnings are kept besides. `of_command`: a command is at work, not a program that calls
-    functions."""
+    functions; `told`: what it was told once."""
     refusal: OSError | None = None
     quiet = of_command = False
     kept: list[list[str]] = []
+    told: set[str] = set()
 
 
 def quiet(on: bool = True) -> None:
@@ -159,6 +160,14 @@ def warn(text: object, *names: object) -> None:
     with suppress(OSError, ValueError, RuntimeError):      # gone; closed; in the middle of another line, from a signal
         with tqdm.external_write_mode(sys.stderr):
             print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def warn_once(text: str) -> None:
+    """`warn`, but for a text that the command at work has told so before: about pictures, say, that it opens once more."""
+    if _Output.of_command and text in _Output.told:
+        return
+    _Output.told.add(text)
+    warn(text)
 
 
 @contextmanager
@@ -214,19 +223,20 @@ class Bar(tqdm):
     stays    whether the bar stays on the screen when it is full"""
     # when a line was printed last, and when the last bar ended: many short ones are told like one long
     told = seen = -float("inf")
+    full: threading.Event | None = None                    # set when it is closed; None: an interrupt came as it was made
 
     def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True,
                  hidden: bool = False) -> None:
         on_terminal, hidden = bool(sys.stderr) and sys.stderr.isatty(), hidden or _Output.quiet
+        self.full = full = threading.Event()
         super().__init__(total=total, unit=f" {unit}", desc=printable(what), initial=done, leave=stays,
                          disable=hidden or not on_terminal)
         self.thing, self.began, self.first = unit, time.monotonic(), done
         self.desc, self.postfix = printable(what), getattr(self, "postfix", None)
-        self.full = threading.Event()
         if self.disable and not hidden:
             if self.began - Bar.seen > TELL_EVERY/4 or math.isinf(Bar.told):
                 Bar.told = self.began - TELL_EVERY/2                               # the first line after half of the time
-            threading.Thread(target=self._tell, name="progress", daemon=True).start()
+            threading.Thread(target=self._tell, args=(full,), name="progress", daemon=True).start()
 
     def update(self, n: float | None = 1) -> bool | None:
         """Move on by n."""
@@ -236,12 +246,13 @@ class Bar(tqdm):
         return None
 
     def close(self) -> None:
-        self.full.set()
+        if self.full:
+            self.full.set()
         Bar.seen = time.monotonic()
         super().close()
 
-    def _tell(self):
-        while not self.full.wait(max(Bar.told + TELL_EVERY - time.monotonic(), 0.01)):
+    def _tell(self, full):
+        while not full.wait(max(Bar.told + TELL_EVERY - time.monotonic(), 0.01)):
             if time.monotonic() - Bar.told >= TELL_EVERY:
                 Bar.told = time.monotonic()
                 warn(self.line())
@@ -284,6 +295,7 @@ def at_work() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     before, _Output.refusal = _hear(), None
     outer, _Output.of_command = _Output.of_command, True
+    _Output.told = _Output.told if outer else set()
     try:
         yield
     except Unheard:

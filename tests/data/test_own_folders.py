@@ -2,6 +2,7 @@
 import io
 import os
 import struct
+import tarfile
 import unicodedata
 import zlib
 
@@ -15,6 +16,7 @@ from zfcore.data import open_data, same_place, split, transforms
 from zfcore.data.folders import Files, open_folders, read_names
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage, decode
+from zfcore.terminal import at_work
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +194,7 @@ def test_linked_folders_are_followed_once_and_loops_are_noticed(tmp_path, capsys
     assert "1 linked folder followed: 'cat/more -> " in said and "2 links to folders looked into before passed over" in said
 
 
-def test_class_folders_equal_but_for_their_unicode_form_are_one(tmp_path):
+def test_class_folders_equal_but_for_their_unicode_form_are_one_and_that_is_said(tmp_path, capsys):
     forms = [unicodedata.normalize(form, "gr\u00fcn") for form in ("NFC", "NFD")]
     root = write(tmp_path/"set", f"train/{forms[0]}/1.png", "train/rot/2.png", f"val/{forms[1]}/3.png", "val/rot/4.png",
                  f"train/{forms[1]}/5.png")
@@ -200,6 +202,12 @@ def test_class_folders_equal_but_for_their_unicode_form_are_one(tmp_path):
     assert train.classes == val.classes == [forms[0], "rot"]
     if len(os.listdir(root/"train")) == 3:                 # a file system that tells them apart
         assert train.labels.tolist() == [0, 0, 1]
+        said = " ".join(capsys.readouterr().err.split())
+        with tarfile.open(tmp_path/"set.tar", "w") as tar:
+            tar.add(root, "set")
+        open_folders(tmp_path/"set.tar")
+        for told in (said, " ".join(capsys.readouterr().err.split())):
+            assert told.count(f"class folders {ascii(forms[1])} and {ascii(forms[0])}, which look alike, are taken for one class") == 1
     assert all(part.picture(i) for part in (train, val) for i in range(len(part)))
 
 
@@ -322,3 +330,14 @@ def test_a_set_with_nothing_to_validate_on_says_what_to_do(tmp_path, monkeypatch
     with pytest.raises(Expected, match="a class of two or more has some in both; or put them into folders train and val"):
         for part in open_folders(root):
             Pictures(part, 32, 30)
+
+
+def test_a_command_that_opens_a_set_again_tells_its_lines_once_and_the_next_one_tells_them_too(tmp_path, capsys):
+    root = kind(tmp_path/"set", "cat", "owl", count=4)
+    twice = lambda: [open_folders(root) for _ in range(2)]
+    for command in range(2):
+        with at_work():
+            twice()
+            assert capsys.readouterr().err.count("no parts train and val") == 1
+    twice()
+    assert capsys.readouterr().err.count("no parts train and val") == 2

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import pytest
 from PIL import Image
 
 import zfcore
+from tests.train.conftest import write_set
 from tests.train.test_loop import assert_same_bits
 from train.__main__ import main as train
 from train.evaluate import main as evaluate_command
 from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore import checkpoint
 from zfcore.checkpoint import load, save
-from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
@@ -53,6 +55,30 @@ class Halved(Pixelwise):
 
     def cut_cache(self, cache, outputs, inputs):
         return None
+
+
+@dataclass
+class Scaled(Pixelwise):
+    """A kind of layer of somebody's own, with a parameter and a buffer."""
+    called, drawn = ("g", "m"), ({"g": np.ones(1, np.float32)}, {"m": np.ones(1, np.float32)})
+
+    def parameter_shapes(self, shape):
+        return {self.called[0]: (1,)}
+
+    def buffer_shapes(self, shape):
+        return {self.called[1]: (1,)}
+
+    def init(self, shape, seed, law, factor):
+        return self.drawn
+
+    def forward(self, x, step=None):
+        return x*self.parameters[self.called[0]][0], x
+
+    def backward(self, dy, x):
+        return dy*self.parameters[self.called[0]][0], {self.called[0]: (dy*x).sum(keepdims=True).reshape(1)}
+
+    def cut_cache(self, x, outputs, inputs):
+        return x
 
 
 def table(*more, classes=3, size=32):
@@ -250,6 +276,68 @@ def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path/"run").exists()
 
 
+def some_weights(network):
+    network["conv1"].parameters = table().init(3)["conv1"].parameters
+    return network
+
+
+@pytest.mark.parametrize("start, folder, more", [
+    (some_weights, "run", {}), *((start, "full", {}) for start in STARTS.values()),
+    (changed, "run", {"data": (DATA[0], Squares(12, classes=["top", "middle", "else"]))}),
+    (changed, "run", {"config": replace(CONFIG, image_size=48)})])
+def test_a_network_that_begin_refuses_is_as_it_was(tmp_path, start, folder, more):
+    (tmp_path/"full").mkdir()
+    (tmp_path/"full"/"file").touch()
+    network = start(table())
+    before = [dict(vars(part)) for part in (network, *network.layers)]
+    numbers = {name: {key: array.copy() for key, array in of.items()} for name, of in network.parameters().items()}
+    with pytest.raises(zfcore.Expected):
+        begun(tmp_path/folder, network=network, **more)
+    assert [vars(part) for part in (network, *network.layers)] == before and not (tmp_path/"run").exists()
+    assert all((network[name].parameters[key] == array).all() for name, of in numbers.items() for key, array in of.items())
+
+
+def test_a_network_with_weights_in_some_layers_alone_is_refused(tmp_path):
+    with pytest.raises(zfcore.Expected, match=r"^mine: fc2: expected weights, .* got none yet; init\(seed\) draws .*, init_from takes"):
+        begun(tmp_path/"run", network=some_weights(table()))
+
+
+def test_a_network_goes_on_from_its_own_weights_whatever_the_seed_and_the_log_says_so_once(tmp_path):
+    network, lines, resumed = table(), [], []
+    for seed in (0, 1):
+        mine = begun(tmp_path/str(seed), config=replace(ONE, seed=seed), network=network)
+        own = network["conv1"].parameters["w"]
+        assert (load(tmp_path/str(seed)/"latest.h5").parameters["conv1"]["w"] == own).all()
+        lines.append([])
+        mine.run(say=lines[seed].append)
+    assert "given" not in " ".join(lines[0]) and lines[1][0].startswith("weights of the network mine that was given")
+    assert json.loads((tmp_path/"1"/"config.json").read_text())["init_from"] == {"network": "mine"}
+    Training.resume(tmp_path/"1", DATA, epochs=2).run(say=resumed.append)
+    assert "given" not in " ".join(resumed)
+
+
+ONES = np.ones(1, np.float32)
+DRAWN = [({"g": ONES}, {}), ({}, {"m": ONES}), ({"g": ONES}, {"m": ONES, "n": ONES}), ({"g": ONES}, {"m": np.ones(2)}),
+         ({"g": np.ones(1)}, {"m": np.ones(1)}), ({"g": ONES*np.inf}, {"m": ONES}), ({"g": ONES}, {"m": [1.0]})]
+CALLED = "a/b", "x\0", "a\n", "\u202e", 5, ".", "", "\ud800", "nul", "\u00e9 g"
+
+
+@pytest.mark.parametrize("of", [*({"called": (name, "m")} for name in CALLED), *({"called": ("g", name)} for name in CALLED[:3]),
+                                *({"drawn": drawn} for drawn in DRAWN)], ids=ascii)
+def test_whatever_arrays_a_layer_of_ones_own_has_it_is_refused_or_the_run_can_be_opened_and_resumed(tmp_path, monkeypatch, of):
+    if called := of.get("called"):
+        of = {"called": called, "drawn": ({called[0]: ONES}, {called[1]: ONES})}
+    monkeypatch.setitem(KINDS, "Scaled", type("Scaled", (Scaled,), of))
+    try:
+        training = begun(tmp_path/"run", config=ONE, network=table(KINDS["Scaled"]("odd")))
+    except zfcore.Expected as sentence:
+        assert "odd" in str(sentence) and not (tmp_path/"run").exists()
+        return
+    ran(training)
+    assert zfcore.open(tmp_path/"run").network.buffers().keys() == {"odd"}
+    assert Training.resume(tmp_path/"run", DATA, epochs=2).epoch == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- arguments
 ODD = None, "x", 3, 1.5, True, object(), [], [None], {}, np.zeros(3), zfcore.Network, b"x", "a\0b", "\ud800", "x"*5000, ""
 
@@ -292,6 +380,51 @@ def test_other_pixels_under_the_same_names_are_refused_by_resume(tmp_path, more,
         Training.resume(tmp_path/"run", (Squares(20, 7), DATA[1]))
 
 
+MARKED = [{}, {"fingerprint": lambda: "a"}, {"fingerprint": lambda: "b"}]
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("before, now", [(0, 1), (1, 0), (1, 2), (0, 0), (1, 1)])
+def test_a_resumed_run_is_given_the_sets_that_it_began_with_or_refuses_them(tmp_path, monkeypatch, part, before, now):
+    def given(mark, other=False):
+        """Both parts, one of them with this fingerprint and, without one of its own, with `other` pixels."""
+        sets = [dict(n=20, seed=0), dict(n=12, seed=1)]
+        pixels = {"picture": lambda i: Squares(seed=9).picture(i)} if other else {}
+        sets[part] |= {**MARKED[mark], **pixels}
+        return [Squares(**of) for of in sets]
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    begun(tmp_path/"run", config=ONE, data=given(before))
+    if before == now:
+        ran(Training.resume(tmp_path/"run", given(now, other=now > 0)))            # whose fingerprint says that nothing changed
+        assert Training.resume(tmp_path/"run", given(now), epochs=2).epoch == 1
+    if before != now or now == 0:
+        with pytest.raises(zfcore.Expected, match="^data: expected the pictures that the run began .*(fingerprint|mean image)"):
+            Training.resume(tmp_path/"run", given(now, other=True))
+
+
+def test_a_run_of_before_that_knows_no_fingerprints_goes_on_and_knows_them_then(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    ran(begun(tmp_path/"run", config=ONE))
+    older = load(tmp_path/"run"/"latest.h5")
+    older.state = {key: of for key, of in older.state.items() if "fingerprint" not in key}
+    save(tmp_path/"run"/"latest.h5", older)
+    ran(Training.resume(tmp_path/"run", [Squares(fingerprint=lambda: "a"), DATA[1]], epochs=2))
+    with pytest.raises(zfcore.Expected, match="got training pictures with another fingerprint; bring these back, or .* init_from"):
+        Training.resume(tmp_path/"run", [Squares(fingerprint=lambda: "b"), DATA[1]], epochs=3)
+
+
+def test_opened_folders_that_are_given_and_were_copied_since_are_the_same_pictures(tmp_path):
+    write_set(tmp_path/"set", per_class=(3, 2))
+    given = lambda place: zfcore.open_data(tmp_path/place, CONFIG.picture_size)
+    begun(tmp_path/"run", config=ONE, data=given("set"))
+    shutil.copytree(tmp_path/"set", tmp_path/"copy", copy_function=shutil.copyfile)
+    for path in (tmp_path/"copy").rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert given("copy")[0].fingerprint() != given("set")[0].fingerprint()
+    ran(Training.resume(tmp_path/"run", given("copy")))
+    assert Training.resume(tmp_path/"run", tmp_path/"copy", epochs=2).epoch == 1
+
+
 @pytest.mark.parametrize("more", [dict(seed=7), dict(picture=lambda i: DATA[0].picture(min(i, 18))), dict(labels=2 - DATA[0].labels),
                                   dict(classes=["top", "middle", "else"]), dict(names=[f"other {i}" for i in range(20)])])
 def test_a_set_without_a_fingerprint_is_known_by_all_that_it_says_and_some_of_its_pixels(more):
@@ -299,6 +432,17 @@ def test_a_set_without_a_fingerprint_is_known_by_all_that_it_says_and_some_of_it
     own = of(Squares())
     assert own == of(Squares(labels=DATA[0].labels.astype(np.uint8)), memory=0) != of(Squares(**{"names": DATA[0].names, **more}))
     assert of(Squares(fingerprint=lambda: "its own", **more)) == "its own"
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("mark", [None, 5, [1], np.nan, b"a", "no method"], ids=ascii)
+def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, mark):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    data = [*DATA]
+    data[part] = Squares([20, 12][part], part, fingerprint=mark if mark == "no method" else lambda: mark)
+    with pytest.raises(zfcore.Expected, match="^data set: fingerprint: expected a method that returns a text, got"):
+        begun(tmp_path/"run", data=data)
+    assert not any(tmp_path.iterdir())
 
 
 NAMES = "", "a"*1000, "a"*1001, "a"*10001, "\ud800", "\udcff", '../a,"b\n\0\r\u2028', None, 3, b"a", "middle"

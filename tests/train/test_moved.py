@@ -204,11 +204,12 @@ def test_a_run_from_before_there_was_a_list_knows_its_pictures_by_their_mean(run
 
 @pytest.mark.parametrize("text", ["part,class,picture,bytes\ntrain,amber\n", "x,y\n" + "a\n"*5,
                                   'part,class,picture,bytes\n"' + "x"*200_000 + '",1,2,3\n',
-                                  "\n,,,\x00,\n", "\udcff,a\n\udcff\n"])
+                                  "\n,,,\x00,\n", "\udcff,a\n\udcff\n", "", "\n", "part,class,picture,bytes\n",
+                                  "train,amber,train/amber/00.png,1\n"])
 def test_a_list_that_is_none_is_one_sentence(text, run, pictures, capsys):
     (run/"pictures.csv").write_bytes(text.encode(errors="surrogateescape"))
     said = refused(capsys, "--resume", run, "--data", pictures)
-    assert "pictures.csv" in said and "\n" not in said
+    assert "pictures.csv" in said and "pictures that the run began with" not in said and "\n" not in said
 
 
 def test_pictures_without_parts_are_split_alike_at_their_new_place(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 why."""
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+import zfcore
 from tests.train.test_loop import ROOT, assert_same_bits
 from tests.spoken import in_one
 from train.__main__ import main
@@ -112,9 +114,59 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path):
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
 
 
-def test_a_run_that_lost_its_latest_checkpoint_is_refused(whole, capsys):
-    (whole/"latest.h5").unlink()
-    assert "a run's folder with a latest.h5" in refused(capsys, "--resume", whole)
+def spoil(path, how):
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:{"empty": 0, "cut short": -1}[how]])
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "cut short"])
+def test_a_run_whose_latest_checkpoint_is_lost_goes_on_when_what_is_said_is_done(how, whole, capsys):
+    untouched = load(whole/"latest.h5")
+    spoil(whole/"latest.h5", how)
+    said = " ".join(refused(capsys, "--resume", whole).split())
+    assert ("latest.h5" if how != "gone" else "a run's folder with a latest.h5") in said
+    names = re.search(r"; copy (.*), which that folder has too, to latest.h5$", said)[1].split(" or ")
+    assert sorted(names) == sorted(path.name for path in whole.glob("*.h5") if path.name != "latest.h5")
+    for name in names:
+        shutil.copy(whole/name, whole/"latest.h5")
+        assert Training.resume(whole).epoch <= untouched.epoch
+    main(["--resume", str(whole)])
+    assert_same_bits(whole/"latest.h5", whole/"epoch_0002.h5")
+
+
+@pytest.mark.parametrize("how", ["empty", "cut short"])
+def test_a_best_checkpoint_that_is_damaged_is_told_when_its_run_goes_on_and_when_it_is_opened(how, whole, capsys):
+    spoil(whole/"best.h5", how)
+    advice = "copy .*latest.h5.*, which that folder has too, to best.h5$"
+    main(["--resume", str(whole)])
+    assert re.search(f"{whole}/best.h5: expected .*{advice}", " ".join(capsys.readouterr().err.split()))
+    with pytest.raises(Expected, match=advice):
+        zfcore.open(whole)
+    shutil.copy(whole/"latest.h5", whole/"best.h5")
+    assert zfcore.open(whole).epoch == 2
+    main(["--resume", str(whole)])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["mine.h5", "epoch_0001.h5"])
+def test_a_checkpoint_whose_place_no_other_can_take_is_told_without_one(name, whole):
+    (whole/name).write_bytes(b"")
+    with pytest.raises(Expected, match="got an empty file$"):
+        zfcore.open(whole/name)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("text", ["{}", '{"options": {}}', '{"options": {"model": "tiny", "data": ""}}', "", "[]"])
+def test_a_config_json_without_the_runs_options_is_named(text, begun, whole, capsys):
+    (whole/"config.json").write_text(text)
+    if not begun:
+        for path in whole.glob("*.h5"):
+            path.unlink()
+    said = " ".join(refused(capsys, "--resume", whole).split())
+    assert f"{whole}/config.json: expected a" in said and "mean image" not in said
+    assert ("--init-from" in said) == (begun and text.startswith("{"))
 
 
 # ------------------------------------------------------------------------------------------------------ the pictures

@@ -11,8 +11,8 @@
 Parts may also be called `training`, and `valid`, `validation`, `test` or `testing` (the first of these that is there), in small
 letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures
 nor as classes. Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form
-alone are one. What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path
-below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
+alone are one. What is understood, followed, taken for one or left out is said, a line each, on standard error. A picture is
+called by its path below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
 
 What they are opened as is a data set as `zfcore.data.loader.DataSet` says.
 """
@@ -22,7 +22,7 @@ import posixpath
 import re
 import tarfile
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from zfcore.check import Expected
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, OpenFile, inside, opener, read_bytes, read_text
-from zfcore.terminal import plural, printable, warn
+from zfcore.terminal import plural, printable, warn_once
 
 PARTS = ("train", "val")
 CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
@@ -110,8 +110,8 @@ def _above(part, source, prefix):
 
 
 def say(line):
-    """Tell the user, on standard error, what was understood or left out."""
-    warn(printable(line))
+    """Tell the user, on standard error, what was understood or left out; a command that opens it twice, once."""
+    warn_once(printable(line))
 
 
 def _left_out(root, places, listings):
@@ -129,6 +129,8 @@ def _left_out(root, places, listings):
         yield f"{root}: {plural(len(links), 'linked folder')} followed: {some(links)}"
     if loops := [loop for source in sources for loop in source.loops]:
         yield f"{root}: {plural(len(loops), 'link')} to folders looked into before passed over: {some(loops)}"
+    for names in (names for source in sources for names in source.forms.values() if len(names) > 1):
+        yield f"{root}: class folders {' and '.join(map(ascii, sorted(names)))}, which look alike, are taken for one class"
     suffixes = sum((source.left_out for source in sources), Counter())
     left = [f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common()]
     outside = sum(len(listing.get("", [])) for listing in listings.values() if len(listing) > 1)
@@ -396,8 +398,8 @@ def nfc(name):
 # Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
 # class folders without pictures too, and under "" the pictures that lie in none; it counts in `left_out`, by suffix, what are
 # no pictures, and lists in `links` the linked folders it went into and in `loops` those it did not, since they were looked into
-# before. `files(prefix)` and `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the
-# source.
+# before; `forms` has the names of class folders that are taken for one, {prefix and NFC name: names}. `files(prefix)` and
+# `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the source.
 
 def _is_folder(entry):
     """True for a folder, or a link to one; a link that leads to itself is none."""
@@ -409,7 +411,7 @@ def _is_folder(entry):
 
 class Folder:
     def __init__(self, path):
-        self.path, self.left_out, self.links, self.loops = path, Counter(), [], []
+        self.path, self.left_out, self.links, self.loops, self.forms = path, Counter(), [], [], defaultdict(set)
 
     def names(self):
         return sorted(name for name in os.listdir(self.path) if not is_system(name))
@@ -430,6 +432,7 @@ class Folder:
             if _is_folder(entry) and os.path.realpath(entry.path) == os.path.realpath(top):
                 self.loops.append(f"{entry.name} -> {os.path.realpath(top)}")
             elif _is_folder(entry):
+                self.forms[prefix + nfc(entry.name)].add(entry.name)
                 listing.setdefault(nfc(entry.name), []).extend(self._pictures_below(top, entry.name))
             elif is_picture(entry.name):
                 listing.setdefault("", []).append(entry.name)
@@ -488,6 +491,7 @@ class Tar:
     def __init__(self, path, wanted=is_picture):
         """`wanted(name)` says of which files the places are kept."""
         self.path, self.wanted, self.left_out, self.links, self.loops = path, wanted, Counter(), [], []
+        self.forms = defaultdict(set)
         self.members = {}                         # file -> (offset, size, time); a later member of one name replaces it
         self.directories = set()
         with open(path, "rb", opener=opener) as file:
@@ -528,6 +532,8 @@ class Tar:
 
     def classes(self, prefix):
         listing = {nfc(folder): [] for folder in self.folders(prefix)}
+        for folder in self.folders(prefix):
+            self.forms[prefix + nfc(folder)].add(folder)
         for name in self.members:
             if name.startswith(prefix):
                 folder, slash, _ = name[len(prefix):].partition("/")

@@ -2,13 +2,12 @@
 
 What is compared is (part, class, path below the part): the folders above, which a name shows too, may be others later."""
 import csv
-import itertools
 
 from zfcore import check
 from zfcore.data.folders import nfc
 from zfcore.files import opener
 
-PICTURES = "pictures.csv"
+PICTURES, COLUMNS = "pictures.csv", ("part", "class", "picture", "bytes")
 MOST_LINE = 2**17                # characters of a row in it
 MOST_ABOVE = 2                   # folders above those of classes, such as archive/train/
 ADVICE = "without that file the run goes on with any pictures of its classes"
@@ -19,11 +18,16 @@ def listed_pictures(path):
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape", opener=opener) as file:
             rows = csv.reader(iter(lambda: file.readline(MOST_LINE), ""))
-            for row in itertools.islice(rows, 1, None):
+            if (head := next(rows, None)) != [*COLUMNS]:
+                raise check.Expected(path, f"a list of pictures under {','.join(COLUMNS)}",
+                                     "an empty file" if head is None else "another file", ADVICE)
+            for row in rows:
                 if len(row) != 4:
                     raise check.Expected(f"{path}:{rows.line_num}", "part, class, picture and bytes", f"{len(row)} columns",
                                          ADVICE)
                 yield row
+            if rows.line_num == 1:
+                raise check.Expected(path, "a list of one picture or more", "none", ADVICE)
     except (OSError, csv.Error) as error:
         raise check.Expected(path, "a list of pictures", getattr(error, "strerror", None) or error, ADVICE) from None
 

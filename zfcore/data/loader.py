@@ -49,7 +49,8 @@ class Lost(Expected):
 class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
     Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
-    changed. One without is known by its classes, labels and names and by the pixels of SEEN pictures, spread evenly over it."""
+    changed, and only then, as a run knows the set again by it, too. One without is known by its classes, labels and names and by
+    the pixels of SEEN pictures, spread evenly over it."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -184,7 +185,10 @@ class Pictures:
         classes, labels and names and of SEEN of its pictures as they are prepared."""
         dataset = self.dataset
         if hasattr(dataset, "fingerprint"):
-            return dataset.fingerprint()
+            own = dataset.fingerprint
+            if not isinstance(mark := own() if callable(own) else None, str):
+                raise Expected("data set: fingerprint", "a method that returns a text", said(mark if callable(own) else own))
+            return mark
         digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, [*dataset.names], dataset.labels.tolist()])
                                 .encode())
         for i in np.unique(np.linspace(0, len(self) - 1, SEEN).astype(int)).tolist():
@@ -442,7 +446,7 @@ class _KeptMean:
         self.path = None                          # a set without fingerprint is not kept
         folder = cache_folder()
         if folder and hasattr(pictures.dataset, "fingerprint"):
-            facts = [pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
+            facts = [pictures.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
             self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
             self.path = folder / f"mean-{self.fingerprint[:16]}.h5"
 

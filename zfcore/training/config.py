@@ -263,3 +263,4 @@ def of_the_kind(what, name, value):
 
 DEFAULTS = {f.name: f.default for f in fields(TrainConfig)}
 NAMES = tuple(DEFAULTS)
+NEWER = "micro_batch", "start_left", "drop_after", "val_fraction", "init_from"         # which the oldest runs do not have

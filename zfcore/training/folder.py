@@ -15,16 +15,16 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.checkpoint import atomic, load, save, write_csv
+from zfcore.checkpoint import atomic, load, others_beside, save, write_csv
 from zfcore.data.folders import PARTS, some
-from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
+from zfcore.data.known import COLUMNS, PICTURES, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, said, table, text
 from zfcore.networks import names
 from zfcore.system import lock
 from zfcore.terminal import called, command, plural, printable, warn
-from zfcore.training.config import TrainConfig, read_options
+from zfcore.training.config import NAMES, NEWER, TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
 
@@ -148,13 +148,25 @@ def stored_config(folder):
     begins again; one that has lost its latest.h5 is refused."""
     folder = Path(folder)
     begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
+    begins = f"{command('python', '-m', 'train', '--init-from', folder)} begins a run with its weights"
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         from_weights = folder.is_file() or str(folder) in names()
         raise check.Expected(RESUME(), "a run's folder with a latest.h5", folder if from_weights or folder.exists() else
-                             f"{folder}, which does not exist",
-                             f"{command('python', '-m', 'train', '--init-from', folder)} begins a run with its weights"
-                             if from_weights else "")
-    return TrainConfig(**read_options(inside(folder, "config.json")))
+                             f"{folder}, which does not exist", begins if from_weights else others_beside(folder/"latest.h5"))
+    options = read_options(inside(folder, "config.json"))
+    if missing := [name for name in NAMES if name not in options and name not in NEWER]:
+        raise check.Expected(folder/"config.json", "all options of the run", f"none called {missing[0]}",
+                             f"put the file back as it was{f', or {begins}' if begun else ''}")
+    return TrainConfig(**options)
+
+
+def tell_unusable(path):
+    """Tell, on standard error, what is wrong with a checkpoint that lies at `path`, if one does, and what to do."""
+    if path.exists():
+        try:
+            load(inside(path.parent, path.name), velocity=False)
+        except check.Expected as sentence:
+            warn(sentence, path)
 
 
 # ------------------------------------------------------------------------------------------------------- its pictures
@@ -162,8 +174,7 @@ def write_pictures(folder, train, val):
     """pictures.csv: part, class, name and, where it is known, bytes of every picture of these two data sets. Drawn ones, which
     their name says all about, have none."""
     if not isinstance(train, Synthetic):
-        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in rows_of(part, of)), "part", "class",
-                  "picture", "bytes")
+        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in rows_of(part, of)), *COLUMNS)
 
 
 def rows_of(part, dataset):

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,11 +39,11 @@ from zfcore.ranks import ALONE, Ranks
 from zfcore.reduce import Cut, GradientSum, leaves, micro_batch, share
 from zfcore.terminal import Bar, command, plural, printable, warn, warnings_kept
 from zfcore.trained import Trained, check_model
-from zfcore.training.accord import any_asked, check_same, check_weights, facts, tell_once
+from zfcore.training.accord import any_asked, check_same, check_weights, digest, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, move, new_folder, place_in_state,
-                                    stored_config, write_config, write_pictures)
+                                    stored_config, tell_unusable, write_config, write_pictures)
 from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
@@ -67,6 +67,7 @@ class Materials(NamedTuple):
     mean: NDArray[np.float32]     # the mean image, (3,size,size) float32 on the host
     origin: Origin | None = None  # of those weights; None: drawn at random, or the run's own
     checkpoint: Checkpoint | None = None          # to go on from; None: a new run
+    marks: dict[str, str] | None = None           # by which data sets that were given are known again, see `marks_of`
 
 
 class Training:
@@ -84,7 +85,7 @@ class Training:
 
     def __init__(self, folder: FilePath, config: TrainConfig, train: Pictures, val: Pictures, network: Network,
                  mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None,
-                 ranks: Ranks = ALONE) -> None:
+                 marks: dict[str, str] | None = None, ranks: Ranks = ALONE) -> None:
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
         for layer in network.layers:
             if KINDS.get(kind := type(layer).__name__) is not type(layer):
@@ -93,7 +94,7 @@ class Training:
         # a network and pictures that were given, and not named, are what the run is
         self.config = config = replace(config, model=network.name, data=known_place(config.data, train.dataset))
         self.folder, self.origin, self.ranks = Path(folder), origin, ranks
-        self.train, self.val, self.network = train, val, network
+        self.train, self.val, self.marks, self.network = train, val, marks or {}, network
         self.device, self.classes = select(config.device), list(train.dataset.classes)
         self.mean, self.device_mean = mean, self.device.array(mean)
         self.optimizer = SGD(network, config.momentum, config.weight_decay, config.rms_max or None)
@@ -141,18 +142,23 @@ class Training:
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names; where it names nothing, the
         run does not know where they are to be found again. Every picture is looked at once, those to train on for the mean
         image, before the folder is made: from then on a run fails only for new reasons. Only sets that bring their mean image,
-        packed or drawn ones, are not. `network` is one to train instead of what `config.model` names, itself and not a copy;
-        one without weights is drawn as the options say.
+        packed or drawn ones, are not. `network` is one to train instead of what `config.model` names, itself and not a copy. The
+        weights that it has are where training begins, whatever the seed, so that a second run with it goes on from those that
+        the first one left; one without weights is drawn as the options say. A begin that is refused leaves it as it was.
         Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder,
         pictures or weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
         check.instance("config", config, TrainConfig, 'resolve({"preset": "tiny"}) makes one')
         if folder is not None:
             check_path(OUTPUT(), folder)
-        new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
-        is_said = data is None and network is None and not config.init_from
-        before = None if is_said else new.keep_start
-        made = new_folder(new.config, folder, new.origin, counts(new.train), before) if ranks.is_first else ""
-        new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
+        if network is not None:
+            check.instance("network", network, Network, "zfcore.Network(name, (3, size, size), layers) makes one of layers, "
+                           "zfcore.build(name, classes) one of zfcore's, and `network` is a trained model's")
+        with unchanged_if_refused(network):
+            new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
+            is_said = data is None and network is None and not config.init_from
+            before = None if is_said else new.keep_start
+            made = new_folder(new.config, folder, new.origin, counts(new.train), before) if ranks.is_first else ""
+            new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
         return new
 
     def keep_start(self, folder: Path) -> None:
@@ -165,10 +171,11 @@ class Training:
     @classmethod
     def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
-        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
-        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many
-        as there are now: the bits are the same. The network is that of the checkpoint. Raises Expected for a folder without a
-        run, for other changes, and where pictures or classes are missing or new."""
+        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, of the fingerprints that
+        the run began with, or where the pictures lie now; `changes` are options that may have other values from here on
+        (config.MAY_CHANGE). `ranks` as for `begin`, as many as there are now: the bits are the same. The network is that of the
+        checkpoint. Raises Expected for a folder without a run, for other changes, and where pictures or classes are missing,
+        new or others."""
         check_path(RESUME(), folder)
         if isinstance(data, (str, os.PathLike)):
             changes, data = {**changes, "data": said_place(data)}, None
@@ -184,9 +191,6 @@ class Training:
         """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one, or to
         train the `network` that it is given. Nothing is written."""
         check.instance("ranks", ranks, Ranks, "zfcore.ranks.environment.open gives those that a launcher has started")
-        if network is not None:
-            check.instance("network", network, Network, "zfcore.Network(name, (3, size, size), layers) makes one of layers, "
-                           "zfcore.build(name, classes) one of zfcore's, and `network` is a trained model's")
         device = select(config.device)
         if data is not None and (isinstance(data, str) or not isinstance(data, Sequence) or len(data) != 2):
             raise check.Expected("data", "(train, val), two data sets or Pictures", said(data),
@@ -206,15 +210,13 @@ class Training:
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = replace(config.decided(len(train)), data=lasting(config.data),
                          micro_batch=micro_batch(config.batch_size, config.micro_batch, ranks.size))
+        origin = None
         if checkpoint is not None:
             network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
         elif network is None:
             network = cls.drawn_network(config, classes)
-        elif set(network.parameters()) == set(network.parameter_shapes()):
-            network.load(network.parameters(), device, network.buffers()).use(config.precision)
         else:
-            network.init(config.seed, config.init, device).use(config.precision)
-        origin = None
+            origin = made_ready(network, config, device)
         for layer in network.layers:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
         if checkpoint is not None:
@@ -237,13 +239,18 @@ class Training:
         val.prepare(what="validation pictures", ranks=ranks)
         for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
+        marks = marks_of(train, val) if data is not None else {}
         if checkpoint is not None and checkpoint.mean_image is not None:
-            # a list says nothing of the pixels in sets of somebody's own; a run from before there was one has none
+            before = {key: checkpoint.state[key] for key in MARKS if key in checkpoint.state}
+            # a list says nothing of the pixels in sets of somebody's own, nor does a fingerprint that only one side has; a run
+            # from before there was a list has none
             is_own = not hasattr(train.dataset, "fingerprint")
-            if is_own or not is_known and not same_place(config.data, checkpoint.state.get("data")):
+            is_there = is_known or same_place(config.data, checkpoint.state.get("data"))
+            if is_own or before.keys() != marks.keys() or not is_there:
                 check_mean(mean, checkpoint.mean_image)
-            mean = checkpoint.mean_image
-        return Materials(config, train, val, network, mean, origin, checkpoint)
+            check_marks(before, marks)
+            mean, marks = checkpoint.mean_image, {**before, **marks}
+        return Materials(config, train, val, network, mean, origin, checkpoint, marks)
 
     @staticmethod
     def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
@@ -309,6 +316,8 @@ class Training:
                     self.write_beginning()
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
+                if self.origin and not self.step:
+                    self.say(self.origin.sentence)
                 if self.ranks.size > 1:
                     pieces = plural(len(leaves(self.config.batch_size, self.config.micro_batch)), "piece")
                     self.say(f"{self.ranks.size} ranks share each batch: {self.config.batch_size} pictures in {pieces} of "
@@ -328,6 +337,7 @@ class Training:
         """Write what stands in the folder before the first checkpoint."""
         if self.moved_from != self.config.data:
             move(self.folder, self.config.data)
+        tell_unusable(self.folder/"best.h5")   # of a resumed run, which may never write it again
         write_config(self.folder, self.config, self.origin, counts(self.train))
         write_pictures(self.folder, self.train.dataset, self.val.dataset)
         inside(self.folder, "figures").mkdir(exist_ok=True)
@@ -561,7 +571,7 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={**place_in_state(self.config.data), "val_fraction": self.config.val_fraction,
+            state={**place_in_state(self.config.data), **self.marks, "val_fraction": self.config.val_fraction,
                    **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}})
@@ -591,6 +601,37 @@ class Training:
             first = self.network.layers[0]
             if first.has_filters:
                 plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
+
+
+@contextmanager
+def unchanged_if_refused(network):
+    """`with unchanged_if_refused(network):` where the block fails, the network, if there is one, is again as it was; arrays are
+    only replaced meanwhile."""
+    parts = [] if network is None else [network, *network.layers]
+    before = [dict(vars(part)) for part in parts]
+    try:
+        yield
+    except BaseException:
+        for part, of_part in zip(parts, before):
+            vars(part).clear()
+            vars(part).update(of_part)
+        raise
+
+
+def made_ready(network, config, device):
+    """Bring a network that was given to the device, and draw its weights if it has none; returns the Origin of those that it
+    has. Raises Expected where some layers have weights and others none."""
+    own, layers = network.parameters(), network.parameter_shapes()
+    if not own:
+        network.init(config.seed, config.init, device).use(config.precision)
+        return None
+    if lacking := [name for name in layers if name not in own]:
+        raise check.Expected(f"{network.name}: {lacking[0]}", "weights, as other layers have some", "none yet",
+                             "init(seed) draws those of all layers, --init-from takes another run's, but for a last layer of "
+                             "other classes")
+    network.load(own, device, network.buffers()).use(config.precision)
+    return Origin({"network": network.name}, f"weights of the network {network.name} that was given, which is trained further "
+                  f"itself; seed {config.seed} draws the order of the pictures, crops and dropout, not these")
 
 
 def check_fits(network, size, classes):
@@ -632,6 +673,24 @@ def check_mean(found, expected):
     """Raise Expected unless two mean images are of the same pictures, as far as can be seen."""
     if np.abs(found - expected).max() > MOST_APART:
         raise check.Expected("--data", "the pictures that the run began with", "others, whose mean image is not the same")
+
+
+MARKS = {"train_fingerprint": "training", "val_fingerprint": "validation"}         # in a checkpoint's state
+
+
+def marks_of(train, val):
+    """Entries of a checkpoint's state by which Pictures of data sets that were given are known again: digests of their
+    fingerprints. Files of pictures have none, as these may be copied, and their fingerprint has times in it."""
+    return {key: digest(of.fingerprint().encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
+            if not hasattr(of.dataset, "stamp")}
+
+
+def check_marks(before, now):
+    """Raise Expected where one of these `marks_of` a run's pictures is another now."""
+    for key in before.keys() & now.keys():
+        if before[key] != now[key]:
+            raise check.Expected("--data", "the pictures that the run began with", f"{MARKS[key]} pictures with another "
+                                 "fingerprint", "bring these back, or begin a new run with --init-from")
 
 
 def pictures_of(cut):
