@@ -162,7 +162,7 @@ DEFECTS = [
            '                    check.finite(f"{name}.{key}", arrays[name][key])\n', "",
            "test_network.py test_checkpoint.py test_layers.py"),
     Defect("biases decay too", "zfcore/optim.py",
-           'self.weight_decay if key == "w" else 0.0', "self.weight_decay", "test_optim.py test_yardstick.py"),
+           'self.weight_decay if key == "w" and layer.has_weights else 0.0', "self.weight_decay", "test_optim.py test_yardstick.py"),
     # -------------------------------------------------------------------------------------------- deconvnet and analyses
     Defect("the deconvnet goes through the normalisation", "zfcore/deconvnet.py",
            "{ReLU: rectify, LocalResponseNorm: skip}", "{ReLU: rectify}", "test_deconvnet.py"),

@@ -206,7 +206,7 @@ def test_an_order_that_nobody_knows_how_to_change_is_refused(behind, sentence):
 
 
 @pytest.mark.parametrize("layers, sentence", [
-    ([Conv("conv1", 1, K=7), MaxPool("pool", K=1, S=1), Flatten("flat")], "flat: expected 9 units below, one for each class, got 1"),
+    ([Conv("conv1", 1, K=7), MaxPool("pool", K=1, S=1), Flatten("flat")], "flat: expected as many units below as classes, 9, got 1"),
     ([MaxPool("pool", 9, 9), Flatten("flat")], "classes: expected a layer that makes the scores, .*, got none")])
 def test_scores_that_no_layer_makes_have_no_other_order(layers, sentence):
     made = Network("own", (3, 9, 9), layers).init(1)

@@ -201,7 +201,7 @@ class Trained:
             if not layer.by_units:
                 return replace(self, network=network, classes=classes)
             if shape[0] != len(order):
-                raise check.Expected(f"{self.name}: {layer.name}", f"{len(order)} units below, one for each class", shape[0])
+                raise check.Expected(f"{self.name}: {layer.name}", f"as many units below as classes, {len(order)}", shape[0])
         raise check.Expected(f"{self.name}: classes", "a layer that makes the scores, whose order can be another", "none")
 
 

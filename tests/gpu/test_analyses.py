@@ -122,7 +122,8 @@ def beside(model):
 
 
 def grown(model):
-    return evolution([model, dataclasses.replace(beside(model), epoch=1)], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
+    later = dataclasses.replace(beside(model), epoch=model.epoch + 1)
+    return evolution([model, later], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
 
 
 def checked(model):
