@@ -15,9 +15,8 @@ from zfcore.ops.maxpool import maxpool, maxpool_backward
 def by_loops(request, monkeypatch):
     """A function: (what it is to run by NumPy, by the loops), the results of both."""
     used = []
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    else:
+    pytest.importorskip("numba", reason="numba, which runs the loops, is not installed")
+    if request.param == "as Python":
         monkeypatch.setattr(loops, "STRETCH", 64)                 # numba keeps what it compiled with the STRETCH of then
 
     def take(loop, x):
