@@ -166,11 +166,11 @@ def filter_gradient(x, dy, S, P, dw):
     one after another; within a block each point's product is one core's, so the order of the sums is fixed."""
     (C, K, _, F), N, dtype = dw.shape, dy.shape[-1], dw.dtype
     of_phases, (Ho, Wo), x, dy = phases(C, K, S), dy.shape[1:3], np.ascontiguousarray(x), np.ascontiguousarray(dy)
-    of_points, dU = maps_of_points(of_phases), np.zeros((16, F, S*S*C), dtype)
-    for rows, columns, V, D in _blocks((Ho, Wo), S*S*C, F, N, dtype):
+    of_points, dU = maps_of_points(of_phases), np.empty((16, F, S*S*C), dtype)
+    for block, (rows, columns, V, D) in enumerate(_blocks((Ho, Wo), S*S*C, F, N, dtype)):
         _input_points(x, S, P, of_phases, rows, columns, V)
         _gradient_points(dy, rows, columns, D)
-        _add_products((D[point], _flat(V[point, maps]).T, dU[point, :, maps]) for point, maps in enumerate(of_points))
+        _add_products(((D[point], _flat(V[point, maps]).T, dU[point, :, maps]) for point, maps in enumerate(of_points)), block == 0)
 
     def job(at):
         phase, maps = at
@@ -186,12 +186,15 @@ def _multiply(factors):
     parallel(lambda of: np.matmul(of[0], _flat(of[1]), out=_flat(of[2])), factors)
 
 
-def _add_products(factors):
-    """total (F,c) += left (F,ti,tj,N) @ right (ti*tj*N,c) of each (left, right, total): the filters, which are more than the
-    maps of conv2, as rows, as BLAS packs what is on the right anew for so many rows."""
+def _add_products(factors, first):
+    """total (F,c) += left (F,ti,tj,N) @ right (ti*tj*N,c) of each (left, right, total), which the first of them fills: the
+    filters, which are more than the maps of conv2, as rows, as BLAS packs what is on the right anew for so many rows."""
     def job(of):
         left, right, total = of
-        total += np.matmul(_flat(left), right, out=workspace("more", total.shape, total.dtype))
+        if first:
+            np.matmul(_flat(left), right, out=total)
+        else:
+            total += np.matmul(_flat(left), right, out=workspace("more", total.shape, total.dtype))
 
     parallel(job, factors)
 
