@@ -47,6 +47,15 @@ def test_what_is_read_is_what_was_written_to_the_bit(stored):
     same(load(path), made)
 
 
+def test_a_history_of_a_dataset_a_column_as_before_is_read(stored):
+    path, made = stored
+    with h5py.File(path, "a") as file:
+        del file["history"]
+        for column, values in made.history.items():
+            file.create_dataset(f"history/{column}", data=values, fletcher32=True)
+    same(load(path), made)
+
+
 def test_every_dataset_carries_a_checksum_and_the_file_explains_itself(stored):
     found = {}
     with h5py.File(stored[0]) as file:

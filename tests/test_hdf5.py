@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.hdf5 import CHUNK, open_h5, write_array
+from zfcore.hdf5 import CHUNK, open_h5, write_array, write_table
 
 
 def test_a_name_with_folders_in_it_leads_nowhere(tmp_path):
@@ -54,3 +54,49 @@ def test_an_array_that_is_written_is_read_again_takes_little_more_room_and_has_a
         found = file.group("group").array("array", str if array.dtype.kind == "S" else array.dtype, (None,)*array.ndim,
                                           array.nbytes)
     assert found.dtype == array.dtype and np.array_equal(found, array)
+
+
+def test_a_table_is_read_again_column_by_column_and_has_a_checksum(tmp_path):
+    columns = {"epoch": [1, 2, 3], "a loss": [2.5, float("inf"), -0.0], "Fehler %": [1/3, 0.1, float("nan")]}
+    with h5py.File(tmp_path/"file.h5", "w") as file:
+        write_table(file, "log", columns)
+        write_table(file, "empty", {"epoch": []})
+        assert file["log"].fletcher32 and file["log"]["a loss"].tolist() == columns["a loss"]
+        with pytest.raises(Expected, match=r"log: loss: expected shape \(2,\)"):
+            write_table(file, "log", {"loss": [1.0], "epoch": [1, 2]})
+    with open_h5(tmp_path/"file.h5") as file:
+        found = file.table("log")
+        assert file.table("empty")["epoch"].shape == (0,)
+        with pytest.raises(Expected, match="at most 71 bytes of data, got 72"):
+            file.table("log", most=71)
+    assert list(found) == list(columns)
+    for name, values in columns.items():
+        assert found[name].tobytes() == np.array(values, np.float64).tobytes()
+    content = (tmp_path/"file.h5").read_bytes()
+    at = content.index(np.float64(2.5).tobytes())
+    (tmp_path/"file.h5").write_bytes(content[:at] + b"\x01" + content[at + 1:])
+    with open_h5(tmp_path/"file.h5") as file, pytest.raises(Expected, match="/log: expected data that fit their checksum"):
+        file.table("log")
+
+
+@pytest.mark.parametrize("odd", [np.zeros(3), np.zeros(3, [("a", np.float32)]), np.zeros((3, 1), [("a", np.float64)]),
+                                 np.array([(1, "b")], [("a", np.float64), ("b", h5py.string_dtype())]), np.array(b"text"),
+                                 np.zeros(3, [("a", [("b", np.float64)])]), np.zeros(3, [("a", np.float64, 2)]),
+                                 np.zeros(3, [("a", ">f8")]), np.zeros((), [("a", np.float64)]), h5py.Empty(np.float64)],
+                         ids=str)
+def test_what_is_no_table_of_numbers_is_refused(odd, tmp_path):
+    with h5py.File(tmp_path/"file.h5", "w") as file:
+        file.create_group("group")
+        file.create_dataset("log", data=odd, dtype=odd.dtype)
+    with open_h5(tmp_path/"file.h5") as file:
+        with pytest.raises(Expected, match="/log: expected a table of float64 columns"):
+            file.table("log")
+        with pytest.raises(Expected, match="/group: expected a dataset"):
+            file.table("group")
+
+
+def test_odd_names_of_a_tables_columns_are_refused(tmp_path):
+    with h5py.File(tmp_path/"file.h5", "w") as file:
+        file["log"] = np.zeros(3, [("a\nb", np.float64)])
+    with open_h5(tmp_path/"file.h5") as file, pytest.raises(Expected, match="names that can be printed"):
+        file.table("log")

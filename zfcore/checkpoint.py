@@ -7,7 +7,7 @@ One file that `h5ls -r` explains by itself:
     /optimizer/<layer>/<name>     float32, the momentum's velocities
     /buffers/<layer>/<name>       float32, what training keeps beside the parameters, of layers that have it
     /preprocessing/mean_image     float32 (3,H,W), pixels 0..255
-    /history/<column>             float64, one entry an epoch: the columns of log.csv
+    /history                      float64, a table: a row an epoch, the columns of log.csv
     /state                        attributes: learning rate, plateau rule, place in the epoch
 
 Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, opener, parsed, real, said, text, whole
-from zfcore.hdf5 import Reader, open_h5, short, write_array
+from zfcore.hdf5 import Reader, open_h5, short, write_array, write_table
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
@@ -43,7 +43,7 @@ from zfcore.system import flush, replace
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
-MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS = 1000, 10**6, 10**6
+MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS, MOST_COLUMNS = 1000, 10**6, 10**6, 100
 FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored; those that come with zfcore are rounded
 
 OF_A_RUN = re.compile(r"(latest|best|epoch_\d+)\.h5")           # names of the checkpoints in its folder
@@ -87,8 +87,8 @@ def save(path: FilePath, checkpoint: Checkpoint) -> None:
                     write_array(file, f"{group}/{layer}/{key}", to_host(array))
         if checkpoint.mean_image is not None:
             write_array(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
-        for column, values in checkpoint.history.items():
-            write_array(file, f"history/{column}", np.asarray(values, np.float64))
+        if checkpoint.history:
+            write_table(file, "history", checkpoint.history)
         _describe(file.create_group("state"), **checkpoint.state)
 
 
@@ -114,7 +114,7 @@ def load(path: FilePath, velocity: bool = True) -> Checkpoint:
                 mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)
                 if "preprocessing" in file else None,
                 epoch=file.attribute("epoch", whole()), step=file.attribute("step", whole()),
-                state=_state(file.group("state")), history=_history(file.group("history")) if "history" in file else {})
+                state=_state(file.group("state")), history=_history(file) if "history" in file else {})
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
 
@@ -219,8 +219,13 @@ def _scalar(where, value):
     return text(10_000)(where, value) if not isinstance(value, (int, float)) else value
 
 
-def _history(group):
-    return {column: group.array(column, np.float64, (None,), 8*MOST_EPOCHS).tolist() for column in group.names()}
+def _history(file):
+    if file.is_group("history"):                           # before 0.2.0: a dataset a column
+        group = file.group("history")
+        columns = {column: group.array(column, np.float64, (None,), 8*MOST_EPOCHS) for column in group.names()}
+    else:
+        columns = file.table("history", 8*MOST_EPOCHS*MOST_COLUMNS)
+    return {column: values.tolist() for column, values in columns.items()}
 
 
 def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -> None:

@@ -4,7 +4,9 @@
         file.attribute("epoch", whole())                               in the form of zfcore/files.py
         file.group("parameters").names()                               what lies in a group
         file.array("mean_image", np.float32, (3, None, None))          an array, its type and shape known before it is read
+        file.table("history")                                          columns of numbers
     write_array(group, "mean_image", array)                        one with checksums, of an h5py.File that is made
+    write_table(group, "history", columns)                         the same, of {column: numbers}
 
 An HDF5 file may say that its data lie in other files (external storage, external links, virtual datasets), may describe a
 dataset of any size that was never written, and may hold filters that unfold without end or name a plug-in to load. None of it
@@ -172,15 +174,29 @@ class Reader:
     def array(self, name, dtype=None, shape=None, most=None, finite=False):
         """The array called `name`, see `dataset`; Expected is also raised where it does not fit its checksum or, if it is to be
         `finite`, holds a number that is not."""
-        found = self.dataset(name, dtype, shape, most)
-        try:
-            array = found[()]
-        except OSError as error:
-            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
-                           self.advice) from None
+        array = self._values(name, self.dataset(name, dtype, shape, most))
         if finite:
             check.finite(self.place(name), array)
         return array
+
+    def table(self, name, most=None):
+        """{column: float64 array (rows,)} of the table called `name`, see `write_table`; `most` and Expected as for an `array`."""
+        where, (found, how) = self.place(name), self._own_data(name)
+        dtype, rows = found.dtype, found.shape
+        columns = dtype.names or ()
+        if rows is None or len(rows) != 1 or not columns or any(dtype[column] != np.float64 for column in columns):
+            raise Expected(where, "a table of float64 columns", f"something else {rows}", self.advice)
+        check_names(where, columns, self.advice)
+        self._check_storage(where, found, how, most, False, rows, dtype.itemsize)
+        values = self._values(name, found)
+        return {column: np.ascontiguousarray(values[column]) for column in columns}
+
+    def _values(self, name, found):
+        try:
+            return found[()]
+        except OSError as error:
+            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
+                           self.advice) from None
 
     def texts(self, name, shape=None, most=2**26):
         """An array of texts of a fixed width, as bytes."""
@@ -224,6 +240,18 @@ def check_names(where, names, advice=""):
     if strange := [name for name in names if not isinstance(name, str) or not name.isprintable() or "/" in name
                    or name in ("", ".", "..") or len(name.encode()) > MOST_NAME]:
         raise Expected(where, f"names that can be printed, without \"/\", of up to {MOST_NAME} bytes", said(strange[0]), advice)
+
+
+def write_table(group, name, columns):
+    """Write {column: numbers (rows,)} as the dataset `name` of an h5py.Group, whose elements are rows of float64 numbers. Raises
+    Expected for columns of different lengths."""
+    arrays = {column: np.asarray(values, np.float64) for column, values in columns.items()}
+    rows = max((len(array) for array in arrays.values()), default=0)
+    table = np.empty(rows, [(column, np.float64) for column in arrays])
+    for column, array in arrays.items():
+        check.shape(f"{name}: {column}", array, (rows,))
+        table[column] = array
+    write_array(group, name, table)
 
 
 def write_array(group, name, array, compressed=False):
