@@ -22,7 +22,7 @@ from zfcore import check, interchange
 from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
 from zfcore.data import OBJECTS, check_there, data_in_words, open_data, said_place, same_place
 from zfcore.data.folders import VAL_FRACTION
-from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
+from zfcore.data.known import PICTURES, lie_apart, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -173,15 +173,20 @@ class Trained:
         return found[part == "val"]
 
     def _knows(self, dataset):
-        """True where most of the pictures that its run was trained and judged on are in the data set, by their names."""
+        """True where most of the pictures that its run split into those to train on and others are in the data set, by their
+        names and, where these are known, the sizes of their files: those of other sets may be called alike."""
         path = self.path and (self.path if self.path.is_dir() else self.path.parent)/PICTURES
         if not path or not path.is_file():
             return False
         if not dataset.classes:
             return False
-        there = set(places("", dataset))
-        own = set(listed_places([("", *row[1:]) for row in listed_pictures(path)], there))
-        return 2*len(own & there) > len(own)
+        if lie_apart(rows := [*listed_pictures(path)]):
+            return False
+        length = getattr(dataset, "length", lambda i: None)
+        there = {at: length(i) for i, at in enumerate(places("", dataset))}
+        own = dict(zip(listed_places([("", *row[1:]) for row in rows], set(there)), (row[3] for row in rows)))
+        return 2*sum(at in there and ("" in (size, there[at] or "") or size == str(there[at]))
+                     for at, size in own.items()) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were."""

@@ -225,6 +225,30 @@ def test_pictures_without_parts_are_split_alike_at_their_new_place(tmp_path, mon
     assert zfcore.open(tmp_path/"run").pictures().dataset.names == judged and 0 < len(judged) < 15
 
 
+def test_other_pictures_that_are_called_alike_are_not_taken_for_its_own(tmp_path, monkeypatch):
+    """Of its own, wherever they lie, those for validation are asked for; of others, and of a part of its own, all."""
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    flat = write_set(tmp_path/"set")/"train"
+    main([*short(flat), "--epochs", "1", "--val-fraction", "0.2", "--output", str(tmp_path/"run")])
+    model, count = zfcore.open(tmp_path/"run"), sum(1 for _ in flat.rglob("*.png"))
+    shutil.copytree(flat, tmp_path/"moved")
+    assert len(model.dataset(tmp_path/"moved")) == len(model.dataset()) < count
+    shutil.copytree(flat, tmp_path/"others")
+    for path in (tmp_path/"others").rglob("*.png"):
+        Image.open(path).rotate(90).save(path)
+        path.write_bytes(path.read_bytes() + bytes(7))
+    assert len(model.dataset(tmp_path/"others")) == count
+
+
+def test_the_part_for_validation_named_by_itself_is_not_split_again(tmp_path):
+    root = write_set(tmp_path/"set")
+    shutil.rmtree(root/"train")
+    shutil.copytree(root/"val", root/"train")              # called alike in both parts, as 0001.jpg is
+    main([*short(root), "--epochs", "1", "--output", str(tmp_path/"run")])
+    model = zfcore.open(tmp_path/"run")
+    assert len(model.dataset(root/"val")) == len(model.dataset()) == sum(1 for _ in (root/"val").rglob("*.png"))
+
+
 def test_names_that_are_no_text_are_listed_and_known_again(run, pictures, tmp_path):
     odd = pictures.parent/"\udcff pictures"
     pictures.rename(odd)

@@ -2,9 +2,10 @@
 
 What is compared is (part, class, path below the part): the folders above, which a name shows too, may be others later."""
 import csv
+import os
 
 from zfcore import check
-from zfcore.data.folders import nfc
+from zfcore.data.folders import PARTS, nfc
 from zfcore.files import opener
 
 PICTURES, COLUMNS = "pictures.csv", ("part", "class", "picture", "bytes")
@@ -43,3 +44,9 @@ def listed_places(rows, there):
     be `there`, a set of such places."""
     ways = ([(part, of, nfc(name).split("/", above)[-1]) for part, of, name, _ in rows] for above in range(MOST_ABOVE + 1))
     return max(ways, key=lambda found: len(there.intersection(found)))
+
+
+def lie_apart(rows):
+    """True where the pictures of the listed `rows` lay in a folder for each of the two parts, and nobody split them."""
+    train, val = (os.path.commonpath([os.path.dirname(row[2]) for row in rows if row[0] == part] or [""]) for part in PARTS)
+    return os.path.commonpath([train, val]) not in (train, val)
