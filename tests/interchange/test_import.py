@@ -187,7 +187,7 @@ def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path,
     assert "--data: expected the pictures, " in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device",
                                                              "cpu")
     options = ["--init-from", str(tmp_path/"run"), "--data", str(data), "--batch-size", "8", "--lr", "1e-4", "--workers", "0",
-               "--device", "cpu"]
+               "--device", "cpu", "--rms-max", "0"]
     train([*options, "--epochs", "2", "--output", str(tmp_path/"whole")])
     train([*options, "--epochs", "1", "--output", str(tmp_path/"parts")])
     train(["--resume", str(tmp_path/"parts"), "--epochs", "2", "--workers", "0"])

@@ -9,6 +9,7 @@ from tests.train.conftest import write_set
 from tests.spoken import in_one
 from train.__main__ import main
 from train.options import parser
+from zfcore.check import Expected
 from zfcore.checkpoint import load, save
 from zfcore.training import Training, resolve
 
@@ -51,6 +52,28 @@ def test_other_classes_get_a_classifier_drawn_anew_and_keep_the_other_layers(sou
     for name, of_layer in training.network.parameters().items():
         assert_equal(of_layer, fresh.parameters()[name] if name == "fc8" else stored[name])
     assert "its 3 classes are not the" in said and said.endswith("fc8 is drawn anew")
+
+
+def test_filters_that_the_first_step_would_scale_back_are_refused_with_what_leaves_them(source, options, capsys):
+    stored = load(source/"best.h5")
+    three = stored.parameters["conv2"]["w"][..., :3]
+    three *= 0.5/np.sqrt(np.mean(np.square(three), (0, 1, 2)))
+    save(source/"best.h5", stored)
+    with pytest.raises(Expected, match=r"^rms_max: expected 0, for no limit, or at least 0.5, the largest RMS of a filter "
+                                       r"of .*, got 0.1; the first step would scale 3 of its \d+ filters back to it$"):
+        trained_from(source, *options)
+    for limit in ("0", "0.51"):
+        training, _ = trained_from(source, *options, "--rms-max", limit)
+        assert_equal(training.network.parameters()["conv2"], stored.parameters["conv2"])
+
+
+def test_another_size_of_pictures_than_the_weights_have_seen_is_said(source, options):
+    stored = load(source/"best.h5")
+    assert "brought" not in trained_from(source, *options)[1]
+    seen = stored.mean_image.shape[1] - 4
+    save(source/"best.h5", replace(stored, mean_image=stored.mean_image[:, 2:-2, 2:-2]))
+    said = trained_from(source, *options)[1]
+    assert f"for which pictures were brought to {seen} pixels a side, not to the {seen + 4} here" in said
 
 
 def test_the_mean_image_is_that_of_the_new_pictures(source, options, tmp_path):

@@ -228,7 +228,7 @@ class Training:
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers).use(config.precision)
         elif config.init_from:
-            origin = start_from(config.init_from, network, classes, device)
+            origin = start_from(config, network, classes, device)
         check_fits(network, config.image_size, len(classes))
         if ranks.size > 1:
             place = (checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0)

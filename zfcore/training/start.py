@@ -2,8 +2,11 @@
 from itertools import zip_longest
 from typing import NamedTuple
 
+import numpy as np
+
 from zfcore import check
-from zfcore.models import from_checkpoint, from_table
+from zfcore.models import begun_by, from_checkpoint, from_table
+from zfcore.ops.clip_filter_rms import rms
 from zfcore.terminal import plural
 
 
@@ -13,11 +16,13 @@ class Origin(NamedTuple):
     sentence: str
 
 
-def start_from(path, network, classes, device):
-    """Take over the weights of another run or checkpoint file into `network`, and nothing else: no velocity, no epoch.
+def start_from(config, network, classes, device):
+    """Take over the weights of another run or checkpoint file, `config.init_from`, into `network`, and nothing else: no velocity,
+    no epoch.
 
     The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
     means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
+    path = config.init_from
     other, checkpoint = from_checkpoint(path)
     same = checkpoint.classes == classes
     last = network.weighted[-1].name
@@ -34,11 +39,26 @@ def start_from(path, network, classes, device):
     parameters = other.parameters()
     if not same:
         parameters = {**parameters, last: network.parameters()[last]}
+    if checkpoint.step or not begun_by(checkpoint):        # of weights that were just drawn the first step makes what it may
+        check_limit(path, [layer for layer in other.weighted if same or layer.name != last], config.rms_max)
     network.load(parameters, device, other.buffers())
+    seen = None if checkpoint.mean_image is None else checkpoint.mean_image.shape[1]
     return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
+                  ("" if seen in (None, config.picture_size) else f", for which pictures were brought to {seen} pixels a side, "
+                   f"not to the {config.picture_size} here") +
                   ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
                    f"{len(classes)} here: {last} is drawn anew"))
+
+
+def check_limit(path, layers, rms_max):
+    """Raise Expected where filters of the layers lie above `rms_max`, as those of other engines often do: the first step would
+    scale them all back, and little of what they have learned would be left."""
+    sizes = np.concatenate([rms(layer.parameters["w"]) for layer in layers if layer.has_filters] or [[0.0]])
+    if rms_max and (over := sizes > rms_max*(1 + 1e-5)).any():
+        raise check.Expected("--rms-max", f"0, for no limit, or at least {sizes.max():.2g}, the largest RMS of a filter of "
+                             f"{path}", f"{rms_max:g}",
+                             f"the first step would scale {int(over.sum())} of its {len(sizes)} filters back to it")
 
 
 def like_source(path, classes, size):
