@@ -17,8 +17,8 @@ class Origin(NamedTuple):
 
 
 def start_from(config, network, classes, device):
-    """Take over the weights of another run or checkpoint file, `config.init_from`, into `network`, and nothing else: no velocity,
-    no epoch.
+    """Take over the weights of another run or checkpoint file, `config.init_from`, into `network`, and nothing else: no
+    velocity, no epoch.
 
     The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
     means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
