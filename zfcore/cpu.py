@@ -99,19 +99,22 @@ class _OneThread:
 
     def __enter__(self):
         with self.lock:
+            counts = [library.get_num_threads() for library in self.libraries]
             if not self.inside:
-                self.before = [library.get_num_threads() for library in self.libraries]
+                self.before = counts
             self.inside += 1
-            self._set([1]*len(self.libraries))
+            self._set([1]*len(counts), counts)
 
     def __exit__(self, *_):
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                self._set(self.before)
+                self._set(self.before, [1]*len(self.before))
 
-    def _set(self, counts):
-        for library, threads in zip(self.libraries, counts):
+    def _set(self, counts, before):
+        for library, threads, had in zip(self.libraries, counts, before):
+            if threads == had:                             # as where a user lets BLAS have one, and in ranks
+                continue
             if hasattr(library, "clear_controlling_thread"):               # else only the thread that was first can set it
                 library.clear_controlling_thread(force=True)
             library.set_num_threads(threads)
