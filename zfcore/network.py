@@ -302,15 +302,17 @@ class Network:
     def summary(self) -> str:
         """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""
         rows = [f"{self.name}: {'x'.join(map(str, self.input_shape))} pictures"]
-        rows.append(f"{'layer':10}{'kind':18}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
+        wide = max(10, *(len(layer.name) + 1 for layer in self.layers))
+        kinds = max(18, *(len(type(layer).__name__) + 1 for layer in self.layers))
+        rows.append(f"{'layer':{wide}}{'kind':{kinds}}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
         total = 0
         for layer, shape, out, seen in zip(self.layers, self.shapes, self.shapes[1:], self.receptive_fields()):
             count = sum(int(np.prod(s)) for s in layer.parameter_shapes(shape).values())
             work = layer.multiply_adds(shape)
             total += work
-            rows.append(f"{layer.name:10}{type(layer).__name__:18}{'x'.join(map(str, out)):>15}"
+            rows.append(f"{layer.name:{wide}}{type(layer).__name__:{kinds}}{'x'.join(map(str, out)):>15}"
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
-        rows.append(f"{'sum':10}{'':18}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
+        rows.append(f"{'sum':{wide}}{'':{kinds}}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
 
 

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import Conv, MaxPool
+from zfcore.layers import Conv, LocalResponseNormWithin, MaxPool, ReLU
 from zfcore.models import MODELS, OPEN_QUESTIONS, build, from_table
 from zfcore.models.variants import BASES, EDITS, Edit, edited, variant_name
+from zfcore.network import Network
 
 COUNTS = {
     "zfnet": 62_357_608, "zfnet-b": 107_627_624, "zfnet-fc-2048": 28_848_232, "zfnet-fc-8192": 154_542_184,
@@ -148,6 +149,14 @@ def test_summary_names_every_layer_and_the_sums():
     text = build("zfnet", 1000).summary()
     assert "62,357,608" in text and "96x110x110" in text and "139/16" in text
     assert all(layer.name in text for layer in build("zfnet", 1000).layers)
+
+
+def test_a_summarys_columns_stand_apart_and_below_each_other_whatever_layers_are_called():
+    network = Network("x", (3, 9, 9), [LocalResponseNormWithin("7_LocalResponseNormWithin", 3), ReLU("a")])
+    head, *rows = network.summary().splitlines()[1:]
+    assert [row.split()[:2] for row in rows] == [["7_LocalResponseNormWithin", "LocalResponseNormWithin"], ["a", "ReLU"],
+                                                 ["sum"]]
+    assert len({len(row) for row in (head, *rows[:-1])}) == 1
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
