@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import zfcore
 from zfcore import checkpoint
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.portraits import net_weights
@@ -113,6 +114,37 @@ def test_a_first_layer_s_gradients_are_looked_at_as_all_others():
     for to_pixels in (False, True):
         with pytest.raises(Expected, match="^gain: gradient of w: expected shape"):
             of.backward(y, caches, to_pixels=to_pixels)
+
+
+@dataclass
+class Kept(Pixelwise):
+    """Keeps whatever it is given."""
+    value: object
+
+    def forward(self, x, step=None):
+        return x, None
+
+    def backward(self, dy, cache):
+        return dy, {}
+
+    def cut_cache(self, cache, outputs, inputs):
+        return None
+
+
+@pytest.mark.parametrize("value", [(3, 4), [[1, (2,)]], {1: 2}, {"a": float("nan")}, {3}, np.float32(0.5), np.ones(2), len, 10**50], ids=str)
+def test_a_field_that_a_file_does_not_give_back_as_it_is_is_refused(value):
+    with pytest.raises(Expected, match=f"^own: kept: value: expected what JSON gives back equal, got {re.escape(repr(value)[:60])};"):
+        Network("own", (3, 9, 9), [Flatten("flat"), Kept("kept", value)])
+
+
+@pytest.mark.parametrize("value", [None, True, 2, -0.5, float("inf"), "\u00fc\n\udcff", [1, [2.5, None]], {"a": {"b": [1]}}, []])
+def test_a_field_that_json_has_is_the_file_s_own(tmp_path, monkeypatch, value):
+    monkeypatch.setitem(KINDS, "Kept", Kept)
+    of = Network("own", (3, 9, 9), [Kept("kept", value), Flatten("flat"), Linear("fc2", 3)]).init(1)
+    checkpoint.save(tmp_path/"a.h5", Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
+    opened = zfcore.open(tmp_path/"a.h5").network
+    assert opened.table() == of.table() and type(opened["kept"].value) is type(value)
+    opened.backward(*of.forward(X))                                    # caches of one alike
 
 
 def test_a_layer_that_lacks_a_parameter_is_told_with_those_that_it_has():

@@ -35,11 +35,11 @@ and what it answers otherwise only where the answer is another one:
     hands_on                     in evaluation the output is the input, in another shape perhaps
     border                       what counts outside the map
 
-What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); parameters are in
-`layer.parameters`, what training keeps in `layer.buffers`, put there by `Network.init` or by a checkpoint. How products are
-formed is no part of it: the `precision` of a layer with weights is fp32 until `Network.use` says otherwise. In bf16 a copy
-of the weights, stored so, stands beside them (`copy_of`). Arrays of parameters are replaced by others, which the copy follows,
-and changed in place by SGD alone, which changes the copy too.
+What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`), as JSON: `Network` refuses what does
+not come back equal, such as a tuple. Parameters are in `layer.parameters`, what training keeps in `layer.buffers`, put there by
+`Network.init` or by a checkpoint. How products are formed is no part of it: the `precision` of a layer with weights is fp32 until
+`Network.use` says otherwise. In bf16 a copy of the weights, stored so, stands beside them (`copy_of`). Arrays of parameters are
+replaced by others, which the copy follows, and changed in place by SGD alone, which changes the copy too.
 """
 import zlib
 from abc import ABC, abstractmethod

@@ -9,6 +9,7 @@ something else; that is all the difference between the gradient and the deconvne
 In precision bf16 maps are stored so between the layers, in caches and in what `steps` yields (zfcore/ops/convert.py). What a
 network is given may be float32, and what it returns otherwise always is: scores, activations, pixels, gradients.
 """
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from inspect import signature
@@ -59,6 +60,7 @@ class Network:
                 files.name(f"{name}: {layer.name}: name of an array", key)
             if layer.has_weights and "w" not in learned:
                 raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
+        _check_table(name, self.table())
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
@@ -410,6 +412,22 @@ def _if_again(kind):
     """Advice where a class would be a kind of layer, were the module not loaded a second time."""
     again = isinstance(kind, type) and any(one.__name__ == Layer.__name__ for one in kind.__mro__)
     return "zfcore.layers was loaded a second time, whose classes are others: start Python anew" if again else ""
+
+
+def _check_table(name, table):
+    """Raise Expected unless JSON gives the layer table back equal: else the network in a file were another than this one, `name`."""
+    if _is_given_back(table):
+        return
+    row, key = next((row, key) for row in table for key, value in row.items() if not _is_given_back(value))
+    raise check.Expected(f"{name}: {row['name']}: {key}", "what JSON gives back equal", f"{row[key]!r:.60}",
+                         "it has numbers, texts, True, False, None, lists, and dicts whose names are texts")
+
+
+def _is_given_back(value):
+    try:
+        return files.parsed("layer table", json.dumps(value)) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _shape_of(where, shape):
