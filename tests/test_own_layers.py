@@ -227,6 +227,24 @@ def test_the_order_of_classes_is_that_of_the_layer_that_makes_the_scores(behind)
     assert len({*model.network.forward(x)[0][:, 0].tolist()}) == 3
 
 
+def one_for_all(shape):
+    return type("OneForAll", (Gain,), {"parameter_shapes": lambda self, of: {"w": of[:1], "b": shape}, "init": lambda self, *of: (
+        {"w": np.float32([0.5, 1, 2]), "b": np.full(shape, 3, np.float32)}, {})})
+
+
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_an_array_of_one_entry_is_every_unit_s(shape):
+    model, order = Trained(network(Gain, one_for_all(shape)("scores")).init(1, "he"), MEAN, NAMES), [2, 0, 1]
+    turned = model.with_classes([NAMES[k] for k in order])
+    np.testing.assert_array_equal(turned.network.forward(X)[0], model.network.forward(X)[0][order])
+
+
+def test_an_array_that_is_not_one_entry_a_unit_has_no_order():
+    model = Trained(network(Gain, one_for_all((6,))("scores")).init(1, "he"), MEAN, NAMES)
+    with pytest.raises(Expected, match=r"^scores: b, whose last axis are to be the units: expected shape \(3,\), got \(6,\)$"):
+        model.with_classes(NAMES[::-1])
+
+
 @pytest.mark.parametrize("behind, sentence", [
     ([Silent("scores")], r"scores: expected a layer that answers reordered\(order\), or by_units = True, got Silent"),
     ([LocalResponseNorm("norm")], r"norm: expected a layer that answers reordered\(order\)")])

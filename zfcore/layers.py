@@ -28,8 +28,8 @@ and what it answers otherwise only where the answer is another one:
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
-    by_units                     each of its units comes of the unit below of the same number alone, and by arrays whose last axis,
-                                 if it has some, are the units
+    by_units                     each of its units comes of the unit below of the same number alone, and by arrays, if it has some,
+                                 whose last axis are the units, or one entry for all
     keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm, Pad
     has_switches                 it chooses among its inputs, and its cache says which
     hands_on                     in evaluation the output is the input, in another shape perhaps
@@ -673,9 +673,15 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
 
 
 def _permuted(layer, order):
-    """The layer with the last axis of its arrays in another order."""
+    """The layer with the last axis of its arrays in another order. Raises Expected where that is not one entry a unit, or one for all."""
+    def moved(key, array):
+        if array.shape[-1:] in ((), (1,)):
+            return array
+        check.shape(f"{layer.name}: {key}, whose last axis are to be the units", array, (*array.shape[:-1], len(order)))
+        return array[..., order]
+
     twin = copy(layer)
-    twin.parameters, twin.buffers = ({key: array[..., order] for key, array in arrays.items()}
+    twin.parameters, twin.buffers = ({key: moved(key, array) for key, array in arrays.items()}
                                      for arrays in (layer.parameters, layer.buffers))
     return twin
 
