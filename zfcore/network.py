@@ -95,12 +95,14 @@ class Network:
         self.check_dtype(what, x)
 
     def check_dtype(self, what: str, array: Array) -> None:
-        """Raise Expected unless the array, of pixels, has the dtype of the parameters; in precision bf16 it may be stored."""
-        own = next((one.dtype for layer in self.layers for one in layer.parameters.values()), array.dtype)
+        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters; in precision bf16 it may be
+        stored."""
+        own = self.dtype or array.dtype
         check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
 
     def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
-        """Raise Expected unless the caches are of this network, or of one alike, and dy of the output of their last layer."""
+        """Raise Expected unless the caches are of this network, or of one alike, and dy of the output of their last layer, in
+        the network's dtype."""
         check.instance("caches", caches, (list, tuple), "forward returns them behind its output")
         of = caches.network if isinstance(caches, Caches) else self
         if of is not self and (of.input_shape, of.table()) != (self.input_shape, self.table()):
@@ -108,6 +110,7 @@ class Network:
         if len(caches) > len(self.layers):
             raise check.Expected("caches", f"one for each of {plural(len(self.layers), 'layer')}", len(caches))
         check.shape(f"{self.name}: dy", dy, (*self.shapes[len(caches)], None))
+        self.check_dtype(f"{self.name}: dy", dy)
 
     def _check_parameters(self):
         for layer, shape in zip(self.layers, self.shapes):
@@ -177,6 +180,21 @@ class Network:
         return twin
 
     # -------------------------------------------------------------------------------------------------- parameters
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the parameters, in which the network computes; None where it has none."""
+        return next((one.dtype for layer in self.layers for one in layer.parameters.values()), None)
+
+    def in_dtype(self, dtype: DTypeLike) -> "Network":
+        """The network with all its arrays in this dtype, itself where its parameters are."""
+        if self.dtype == dtype:
+            return self
+        twin = self.copy()
+        for layer in twin.layers:
+            layer.parameters, layer.buffers = ({key: array.astype(dtype) for key, array in arrays.items()}
+                                               for arrays in (layer.parameters, layer.buffers))
+        return twin._copied()
+
     def index(self, name: str) -> int:
         """Place of the layer called `name`. Raises Expected where there is none."""
         names = [layer.name for layer in self.layers]

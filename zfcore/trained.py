@@ -110,8 +110,9 @@ class Trained:
 
     @cached_property
     def start(self) -> Network | None:
-        """The network as training began; None where that is not known."""
-        return self.begun() if self.begun else None
+        """The network as training began, in the dtype of what enters; None where that is not known."""
+        start = self.begun() if self.begun else None
+        return None if start is None else start.in_dtype(self.mean.dtype)
 
     def untrained(self) -> "Trained":
         """Model as its training began. Raises Expected where that is not known."""
