@@ -14,7 +14,7 @@ from zfcore.analysis.portraits import net_weights
 from zfcore.analysis.sanity_checks import with_weights_of
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint
-from zfcore.deconvnet import DECONVNET, descend
+from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
 from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
 from zfcore.network import Network
 from zfcore.ops.window import cut
@@ -167,6 +167,26 @@ def test_what_a_rule_hands_down_is_looked_at_on_every_way(places):
     for odd, got in ((None, "None"), (y[1:, :1, :1], r"\(3, 1, 1, 2\)"), (y[:, :1, :1].astype(float), "float64|shape")):
         with pytest.raises(Expected, match=f"^relu1: what its rule returns: expected .*({got})"):
             descend(of, y, caches, {ReLU: lambda layer, dy, cache: odd}, places)
+
+
+class Masked(ReLU):
+    """ReLU up to 20, whose cache says where it is on."""
+    def forward(self, x, step=None):
+        return np.clip(x, 0, 20), (x > 0) & (x < 20)
+
+    def backward(self, dy, on):
+        return dy*on, {}
+
+
+@pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])
+def test_guided_backpropagation_asks_a_kind_of_relu_with_a_cache_of_its_own_where_it_was_on(places):
+    of = Network("own", (3, 9, 9), [Conv("conv1", 4, K=3, S=2), Masked("masked1")]).init(1, "he")
+    (y, caches), dy = of.forward(X), np.zeros((4, 4, 4, 2), np.float32)
+    for n, (row, column) in enumerate([[1, 0], [3, 2]]):
+        dy[:, row, column, n] = 1, -1, 2, 3
+    wanted = descend(of, np.maximum(dy, 0)*(y > 0)*(y < 20), [caches[0], np.ones_like(caches[1])], GRADIENT)
+    np.testing.assert_allclose(descend(of, dy, caches, GUIDED, places), wanted, rtol=1e-5, atol=1e-6)
+    assert 0 < caches[1].mean() < 1 and wanted.any()
 
 
 def test_activations_are_looked_at_as_what_goes_up():
