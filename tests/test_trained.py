@@ -147,3 +147,13 @@ def test_every_analysis_of_pictures_is_asked():
 
 def parameters_of(thing):
     return inspect.signature(thing).parameters if inspect.isfunction(thing) else ()
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model: model.prepared(Synthetic("val", 10, 96)),
+    lambda model: zfcore.invariance(model, np.zeros((1, 9, 9, 3), np.uint8)),
+    lambda model: zfcore.correspondence(model, np.zeros((2, 7, 5, 3), np.uint8), np.ones((2, 1, 2), int), ["eye"])])
+def test_a_network_that_sees_no_squares_is_told_where_pictures_would_be_cut(ask):
+    with pytest.raises(Expected, match="^made: expected a network that sees squares, got one that sees 7x5 pixels; arrays of that form"):
+        ask(Trained(network(), MEAN, NAMES))
+    assert Trained(network(), MEAN, NAMES).probabilities(np.zeros((1, 9, 7, 3), np.uint8)).shape == (3, 1)

@@ -185,7 +185,8 @@ class Trained:
         return 2*len(own & there) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
-        """The pictures of a data set, prepared as its own were."""
+        """The pictures of a data set, prepared as its own were. Raises Expected where the network does not see squares."""
+        check_sees_squares(self)
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
@@ -236,6 +237,14 @@ def check_different(what: str, models: Iterable[Trained]) -> None:
 def check_model(model: Trained) -> None:
     """Raise Expected unless it is a Trained, which analyses take, not its network."""
     check.instance("model", model, Trained, "zfcore.open gives one")
+
+
+def check_sees_squares(model: Trained) -> None:
+    """Raise Expected unless what enters the network is square, as all is that zfcore cuts out of pictures."""
+    _, H, W = model.network.input_shape
+    if H != W:
+        raise check.Expected(model.name, "a network that sees squares", f"one that sees {H}x{W} pixels",
+                             "arrays of that form are taken by model.probabilities, zfcore.occlusion and zfcore.project")
 
 
 def check_pictures(pictures: Pictures) -> None:
