@@ -300,9 +300,10 @@ def test_caches_of_another_network_and_a_signal_of_another_shape_are_told():
                           ([*caches, None], "one for each of 12 layers, got 13")):
         with pytest.raises(Expected, match=f"^caches: expected {sentence}"):
             network.backward(y, odd)
-    for dy, of in ((y[:3], caches), (y, caches[:-1]), (y, []), (None, caches)):
-        with pytest.raises(Expected, match="^small: dy: expected"):
-            network.backward(dy, of)
+    for dy, of in ((y[:3], caches), (y, caches[:-1]), (y, []), (None, caches), (y.astype(np.float32), caches), (y.astype(int), caches)):
+        for down in (network.backward, lambda dy, caches: descend(network, dy, caches)):
+            with pytest.raises(Expected, match="^small: dy: expected"):
+                down(dy, of)
 
 
 @pytest.mark.parametrize("runs", [

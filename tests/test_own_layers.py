@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import zfcore
 from zfcore import checkpoint
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.portraits import net_weights
 from zfcore.analysis.sanity_checks import with_weights_of
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint
-from zfcore.deconvnet import DECONVNET, descend
+from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
 from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
 from zfcore.network import Network
 from zfcore.ops.window import cut
@@ -115,6 +116,37 @@ def test_a_first_layer_s_gradients_are_looked_at_as_all_others():
             of.backward(y, caches, to_pixels=to_pixels)
 
 
+@dataclass
+class Kept(Pixelwise):
+    """Keeps whatever it is given."""
+    value: object
+
+    def forward(self, x, step=None):
+        return x, None
+
+    def backward(self, dy, cache):
+        return dy, {}
+
+    def cut_cache(self, cache, outputs, inputs):
+        return None
+
+
+@pytest.mark.parametrize("value", [(3, 4), [[1, (2,)]], {1: 2}, {"a": float("nan")}, {3}, np.float32(0.5), np.ones(2), len, 10**50], ids=str)
+def test_a_field_that_a_file_does_not_give_back_as_it_is_is_refused(value):
+    with pytest.raises(Expected, match=f"^own: kept: value: expected what JSON gives back equal, got {re.escape(repr(value)[:60])};"):
+        Network("own", (3, 9, 9), [Flatten("flat"), Kept("kept", value)])
+
+
+@pytest.mark.parametrize("value", [None, True, 2, -0.5, float("inf"), "\u00fc\n\udcff", [1, [2.5, None]], {"a": {"b": [1]}}, []])
+def test_a_field_that_json_has_is_the_file_s_own(tmp_path, monkeypatch, value):
+    monkeypatch.setitem(KINDS, "Kept", Kept)
+    of = Network("own", (3, 9, 9), [Kept("kept", value), Flatten("flat"), Linear("fc2", 3)]).init(1)
+    checkpoint.save(tmp_path/"a.h5", Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
+    opened = zfcore.open(tmp_path/"a.h5").network
+    assert opened.table() == of.table() and type(opened["kept"].value) is type(value)
+    opened.backward(*of.forward(X))                                    # caches of one alike
+
+
 def test_a_layer_that_lacks_a_parameter_is_told_with_those_that_it_has():
     of = network().init(1)
     del of["gain"].parameters["b"]
@@ -135,6 +167,26 @@ def test_what_a_rule_hands_down_is_looked_at_on_every_way(places):
     for odd, got in ((None, "None"), (y[1:, :1, :1], r"\(3, 1, 1, 2\)"), (y[:, :1, :1].astype(float), "float64|shape")):
         with pytest.raises(Expected, match=f"^relu1: what its rule returns: expected .*({got})"):
             descend(of, y, caches, {ReLU: lambda layer, dy, cache: odd}, places)
+
+
+class Masked(ReLU):
+    """ReLU up to 20, whose cache says where it is on."""
+    def forward(self, x, step=None):
+        return np.clip(x, 0, 20), (x > 0) & (x < 20)
+
+    def backward(self, dy, on):
+        return dy*on, {}
+
+
+@pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])
+def test_guided_backpropagation_asks_a_kind_of_relu_with_a_cache_of_its_own_where_it_was_on(places):
+    of = Network("own", (3, 9, 9), [Conv("conv1", 4, K=3, S=2), Masked("masked1")]).init(1, "he")
+    (y, caches), dy = of.forward(X), np.zeros((4, 4, 4, 2), np.float32)
+    for n, (row, column) in enumerate([[1, 0], [3, 2]]):
+        dy[:, row, column, n] = 1, -1, 2, 3
+    wanted = descend(of, np.maximum(dy, 0)*(y > 0)*(y < 20), [caches[0], np.ones_like(caches[1])], GRADIENT)
+    np.testing.assert_allclose(descend(of, dy, caches, GUIDED, places), wanted, rtol=1e-5, atol=1e-6)
+    assert 0 < caches[1].mean() < 1 and wanted.any()
 
 
 def test_activations_are_looked_at_as_what_goes_up():
@@ -193,6 +245,24 @@ def test_the_order_of_classes_is_that_of_the_layer_that_makes_the_scores(behind)
     turned = model.with_classes([NAMES[k] for k in order])
     np.testing.assert_array_equal(turned.network.forward(x)[0], model.network.forward(x)[0][order])
     assert len({*model.network.forward(x)[0][:, 0].tolist()}) == 3
+
+
+def one_for_all(shape):
+    return type("OneForAll", (Gain,), {"parameter_shapes": lambda self, of: {"w": of[:1], "b": shape}, "init": lambda self, *of: (
+        {"w": np.float32([0.5, 1, 2]), "b": np.full(shape, 3, np.float32)}, {})})
+
+
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_an_array_of_one_entry_is_every_unit_s(shape):
+    model, order = Trained(network(Gain, one_for_all(shape)("scores")).init(1, "he"), MEAN, NAMES), [2, 0, 1]
+    turned = model.with_classes([NAMES[k] for k in order])
+    np.testing.assert_array_equal(turned.network.forward(X)[0], model.network.forward(X)[0][order])
+
+
+def test_an_array_that_is_not_one_entry_a_unit_has_no_order():
+    model = Trained(network(Gain, one_for_all((6,))("scores")).init(1, "he"), MEAN, NAMES)
+    with pytest.raises(Expected, match=r"^scores: b, whose last axis are to be the units: expected shape \(3,\), got \(6,\)$"):
+        model.with_classes(NAMES[::-1])
 
 
 @pytest.mark.parametrize("behind, sentence", [

@@ -1,5 +1,5 @@
 """The result of an analysis comes back from its file as it was, or is refused in one sentence."""
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 
 import h5py
 import numpy as np
@@ -27,6 +27,13 @@ class Other:
     pixels: np.ndarray
 
 
+@dataclass(frozen=True)
+class Defaults:
+    pixels: object = None
+    count: int = 5
+    layers: dict = field(default_factory=dict)
+
+
 @pytest.fixture
 def found():
     rng = np.random.default_rng(0)
@@ -36,12 +43,12 @@ def found():
 
 
 def same(a, b):
-    for field in fields(a):
-        one, other = getattr(a, field.name), getattr(b, field.name)
+    for name in (of.name for of in fields(a)):
+        one, other = getattr(a, name), getattr(b, name)
         pairs = zip(one.values(), other.values()) if isinstance(one, dict) else [(one, other)]
         assert not isinstance(one, dict) or list(one) == list(other)
         for one, other in pairs:
-            assert type(one) is type(other), field.name
+            assert type(one) is type(other), name
             if isinstance(one, np.ndarray):
                 assert one.shape == other.shape and (one.dtype == other.dtype or one.dtype.kind == "U")
             np.testing.assert_array_equal(one, other)
@@ -71,7 +78,8 @@ def test_no_field_is_lost_to_what_the_file_says_of_itself(tmp_path, value, line,
 ODD = {"names": [{key: value} for key in ("", ".", "..", "a/b", "x\0", "a\n", 5, "\ud800", "a"*70_000) for value in (1, np.arange(3))],
        "arrays": [np.array(3.0), np.array("one"), np.array([1j]), np.zeros(2, [("a", int)]), np.array([object()]), 1j, {1, 2}, b"x",
                   np.arange(3, dtype=">f4"), np.array(["2020"], "M8[Y]"), {"a": {"b": np.arange(2)}}, {"a": None}],
-       "numbers and texts": [2**64, -2**63 - 1, {"a": 2**64}, "\ud800", np.array(["\ud800"]), "a"*(2**24 + 1)]}
+       "masks": [np.ma.array([1., -9999.], mask=[0, 1]), np.ma.array([1, 2]), np.ma.masked, {"a": np.ma.array([1], mask=[1])}],
+       "numbers and texts": [None, 2**64, -2**63 - 1, {"a": 2**64}, "\ud800", np.array(["\ud800"]), "a"*(2**24 + 1)]}
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -81,6 +89,15 @@ def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, 
             with pytest.raises(Expected, match=f"^{tmp_path/'odd.h5'}: pixels"):
                 write(tmp_path/"odd.h5", Other(value))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["count", "layers"])
+def test_none_is_no_value_of_a_field_that_is_something_else_by_default(tmp_path, name):
+    save(tmp_path/"a.h5", Defaults())
+    assert load(tmp_path/"a.h5", Defaults) == Defaults()
+    with pytest.raises(Expected, match=f"b.h5: {name}: expected a value, since None is not the field's default, got None"):
+        save(tmp_path/"b.h5", Defaults(**{name: None}))
+    assert not (tmp_path/"b.h5").exists()
 
 
 def test_a_dict_of_any_order_and_any_names_that_can_be_printed_comes_back_equal(tmp_path):

@@ -1,11 +1,14 @@
 """A trained network fits its mean image and its names, and its outputs can be put in another order."""
 import inspect
+import pickle
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
 
 import zfcore
+from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.check import Expected
 from zfcore.data.synthetic import Synthetic
 from zfcore.layers import BatchNorm, Flatten, Linear, ReLU
@@ -17,11 +20,11 @@ NAMES = ["ant", "bee", "cow"]
 MEAN = np.full((3, 9, 7), 100, np.float32)
 
 
-def network():
+def network(seed=1):
     """Something of its own for each output behind the last weights too."""
     made = Network("made", (3, 7, 5), [Flatten("flatten"), Linear("fc1", 4), ReLU("relu1"), Linear("fc2", 3), BatchNorm("bn2")])
     made.init(0, "he")
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     for of_layer in (*made.parameters().values(), *made.buffers().values()):
         for key, array in of_layer.items():
             of_layer[key] = (rng.random(array.shape) + 0.5).astype(np.float32)
@@ -34,6 +37,18 @@ def test_outputs_in_another_order_are_the_same_outputs(order):
     turned = model.with_classes([NAMES[k] for k in order])
     np.testing.assert_array_equal(turned.network.forward(x)[0], model.network.forward(x)[0][order])
     assert model.classes == NAMES and turned.classes == [NAMES[k] for k in order]
+
+
+def test_a_network_in_another_order_began_in_that_order():
+    model, pictures = Trained(network(), MEAN, NAMES, begun=partial(network, 5)), np.full((2, 9, 7, 3), 50, np.uint8)
+    for order in ([2, 0, 1], [2, 1, 0]):
+        turned = model.with_classes([model.classes[k] for k in order])
+        for of in (turned, pickle.loads(pickle.dumps(turned))):
+            np.testing.assert_array_equal(of.untrained().probabilities(pictures), model.untrained().probabilities(pictures)[order])
+            assert shares_of_start(of.network, of.start) == pytest.approx(shares_of_start(model.network, model.start), rel=1e-9)
+        model = turned                                             # and from there into another one
+    for unknown in (None, lambda: None):
+        assert Trained(network(), MEAN, NAMES, begun=unknown).with_classes(NAMES[::-1]).start is None
 
 
 @pytest.mark.parametrize("others", [NAMES[:2], [*NAMES, "dog"], ["ant", "ant", "bee"], ["ant", "bee", "dog"]])
@@ -132,3 +147,13 @@ def test_every_analysis_of_pictures_is_asked():
 
 def parameters_of(thing):
     return inspect.signature(thing).parameters if inspect.isfunction(thing) else ()
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model: model.prepared(Synthetic("val", 10, 96)),
+    lambda model: zfcore.invariance(model, np.zeros((1, 9, 9, 3), np.uint8)),
+    lambda model: zfcore.correspondence(model, np.zeros((2, 7, 5, 3), np.uint8), np.ones((2, 1, 2), int), ["eye"])])
+def test_a_network_that_sees_no_squares_is_told_where_pictures_would_be_cut(ask):
+    with pytest.raises(Expected, match="^made: expected a network that sees squares, got one that sees 7x5 pixels; arrays of that form"):
+        ask(Trained(network(), MEAN, NAMES))
+    assert Trained(network(), MEAN, NAMES).probabilities(np.zeros((1, 9, 7, 3), np.uint8)).shape == (3, 1)

@@ -27,7 +27,7 @@ from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU, check_maps
 from zfcore.network import Network, Rules, check_rules, rule_of
 from zfcore.ops.convert import in_float
-from zfcore.ops.relu import relu, relu_backward
+from zfcore.ops.relu import relu
 from zfcore.ops.window import Regions, cut, lay
 
 
@@ -37,9 +37,9 @@ def rectify(layer: Layer, dy: Array, cache: Any) -> Array:
     return relu(dy)[0]
 
 
-def rectify_where_on(layer: Layer, dy: Array, y: Array) -> Array:
-    """dy where it and the output `y` are above 0, else 0: the ReLU of guided backpropagation."""
-    return relu_backward(relu(dy)[0], y)
+def rectify_where_on(layer: Layer, dy: Array, cache: Any) -> Array:
+    """dy where it is above 0 and the unit was on, as the layer's gradient knows, else 0: the ReLU of guided backpropagation."""
+    return layer.data_gradient(relu(dy)[0], cache)
 
 
 def skip(layer: Layer, dy: Array, cache: Any) -> Array:

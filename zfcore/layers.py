@@ -28,18 +28,18 @@ and what it answers otherwise only where the answer is another one:
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
-    by_units                     each of its units comes of the unit below of the same number alone, and by arrays whose last axis,
-                                 if it has some, are the units
+    by_units                     each of its units comes of the unit below of the same number alone, and by arrays, if it has some,
+                                 whose last axis are the units, or one entry for all
     keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm, Pad
     has_switches                 it chooses among its inputs, and its cache says which
     hands_on                     in evaluation the output is the input, in another shape perhaps
     border                       what counts outside the map
 
-What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); parameters are in
-`layer.parameters`, what training keeps in `layer.buffers`, put there by `Network.init` or by a checkpoint. How products are
-formed is no part of it: the `precision` of a layer with weights is fp32 until `Network.use` says otherwise. In bf16 a copy
-of the weights, stored so, stands beside them (`copy_of`). Arrays of parameters are replaced by others, which the copy follows,
-and changed in place by SGD alone, which changes the copy too.
+What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`), as JSON: `Network` refuses what does
+not come back equal, such as a tuple. Parameters are in `layer.parameters`, what training keeps in `layer.buffers`, put there by
+`Network.init` or by a checkpoint. How products are formed is no part of it: the `precision` of a layer with weights is fp32 until
+`Network.use` says otherwise. In bf16 a copy of the weights, stored so, stands beside them (`copy_of`). Arrays of parameters are
+replaced by others, which the copy follows, and changed in place by SGD alone, which changes the copy too.
 """
 import zlib
 from abc import ABC, abstractmethod
@@ -673,9 +673,15 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
 
 
 def _permuted(layer, order):
-    """The layer with the last axis of its arrays in another order."""
+    """The layer with the last axis of its arrays in another order. Raises Expected where that is not one entry a unit, or one for all."""
+    def moved(key, array):
+        if array.shape[-1:] in ((), (1,)):
+            return array
+        check.shape(f"{layer.name}: {key}, whose last axis are to be the units", array, (*array.shape[:-1], len(order)))
+        return array[..., order]
+
     twin = copy(layer)
-    twin.parameters, twin.buffers = ({key: array[..., order] for key, array in arrays.items()}
+    twin.parameters, twin.buffers = ({key: moved(key, array) for key, array in arrays.items()}
                                      for arrays in (layer.parameters, layer.buffers))
     return twin
 

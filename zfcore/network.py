@@ -9,6 +9,7 @@ something else; that is all the difference between the gradient and the deconvne
 In precision bf16 maps are stored so between the layers, in caches and in what `steps` yields (zfcore/ops/convert.py). What a
 network is given may be float32, and what it returns otherwise always is: scores, activations, pixels, gradients.
 """
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from inspect import signature
@@ -59,6 +60,7 @@ class Network:
                 files.name(f"{name}: {layer.name}: name of an array", key)
             if layer.has_weights and "w" not in learned:
                 raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
+        _check_table(name, self.table())
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
@@ -93,12 +95,14 @@ class Network:
         self.check_dtype(what, x)
 
     def check_dtype(self, what: str, array: Array) -> None:
-        """Raise Expected unless the array, of pixels, has the dtype of the parameters; in precision bf16 it may be stored."""
-        own = next((one.dtype for layer in self.layers for one in layer.parameters.values()), array.dtype)
+        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters; in precision bf16 it may be
+        stored."""
+        own = self.dtype or array.dtype
         check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
 
     def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
-        """Raise Expected unless the caches are of this network, or of one alike, and dy of the output of their last layer."""
+        """Raise Expected unless the caches are of this network, or of one alike, and dy of the output of their last layer, in
+        the network's dtype."""
         check.instance("caches", caches, (list, tuple), "forward returns them behind its output")
         of = caches.network if isinstance(caches, Caches) else self
         if of is not self and (of.input_shape, of.table()) != (self.input_shape, self.table()):
@@ -106,6 +110,7 @@ class Network:
         if len(caches) > len(self.layers):
             raise check.Expected("caches", f"one for each of {plural(len(self.layers), 'layer')}", len(caches))
         check.shape(f"{self.name}: dy", dy, (*self.shapes[len(caches)], None))
+        self.check_dtype(f"{self.name}: dy", dy)
 
     def _check_parameters(self):
         for layer, shape in zip(self.layers, self.shapes):
@@ -175,6 +180,21 @@ class Network:
         return twin
 
     # -------------------------------------------------------------------------------------------------- parameters
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the parameters, in which the network computes; None where it has none."""
+        return next((one.dtype for layer in self.layers for one in layer.parameters.values()), None)
+
+    def in_dtype(self, dtype: DTypeLike) -> "Network":
+        """The network with all its arrays in this dtype, itself where its parameters are."""
+        if self.dtype == dtype:
+            return self
+        twin = self.copy()
+        for layer in twin.layers:
+            layer.parameters, layer.buffers = ({key: array.astype(dtype) for key, array in arrays.items()}
+                                               for arrays in (layer.parameters, layer.buffers))
+        return twin._copied()
+
     def index(self, name: str) -> int:
         """Place of the layer called `name`. Raises Expected where there is none."""
         names = [layer.name for layer in self.layers]
@@ -412,6 +432,22 @@ def _if_again(kind):
     """Advice where a class would be a kind of layer, were the module not loaded a second time."""
     again = isinstance(kind, type) and any(one.__name__ == Layer.__name__ for one in kind.__mro__)
     return "zfcore.layers was loaded a second time, whose classes are others: start Python anew" if again else ""
+
+
+def _check_table(name, table):
+    """Raise Expected unless JSON gives the layer table back equal: else the network in a file were another than this one, `name`."""
+    if _is_given_back(table):
+        return
+    row, key = next((row, key) for row in table for key, value in row.items() if not _is_given_back(value))
+    raise check.Expected(f"{name}: {row['name']}: {key}", "what JSON gives back equal", f"{row[key]!r:.60}",
+                         "it has numbers, texts, True, False, None, lists, and dicts whose names are texts")
+
+
+def _is_given_back(value):
+    try:
+        return files.parsed("layer table", json.dumps(value)) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _shape_of(where, shape):

@@ -5,7 +5,7 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
     array of numbers or texts      dataset /field, with Fletcher32 checksums (texts as UTF-8)
     dict {name: array or number}   group /field, the arrays in the dict's order, behind them the numbers
     text, number, bool             attribute `field` of the file
-    None                           nothing
+    None                           nothing, which is read as the field's default, and so must be it
 
 and the file's attributes also say format="zfcore result", version, `kind`, the dataclass, and `digest`, the SHA-256 of all of
 it (files from before there was one are read without). A field that is called as one of these four has the name "FIELD of the
@@ -157,7 +157,13 @@ def _values_of(path, result):
     at `path`."""
     if not is_dataclass(result) or isinstance(result, type):
         raise check.Expected("result", "what an analysis gives, a dataclass", type(result).__name__)
-    values = {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
+    values = {}
+    for field in fields(result):
+        where, value = f"{path}: {field.name}", getattr(result, field.name)
+        if value is not None:
+            values[field.name] = _on_host(where, value)
+        elif field.default is not None:
+            raise check.Expected(where, "a value, since None is not the field's default", "None")
     _read_all(_Unsaved(path, _all_stored(values)), type(result))
     return values
 
@@ -223,10 +229,11 @@ class _Unsaved:
         return texts
 
 
-def _on_host(value):
+def _on_host(where, value):
     """`value` with its arrays on the host, numbers as Python's, so that its digest is that of what is read again."""
+    check.unmasked(where, value)
     if isinstance(value, dict):                             # the numbers last, as they are read
-        entries = {key: _on_host(item) for key, item in value.items()}
+        entries = {key: _on_host(f"{where}: {key}", item) for key, item in value.items()}
         return dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], SCALARS)))
     value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, SCALARS) else to_host(value)

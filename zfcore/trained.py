@@ -10,7 +10,7 @@ Every analysis takes one as its first argument; an ensemble is a list of them.
 import os
 from dataclasses import dataclass, field, replace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -110,8 +110,9 @@ class Trained:
 
     @cached_property
     def start(self) -> Network | None:
-        """The network as training began; None where that is not known."""
-        return self.begun() if self.begun else None
+        """The network as training began, in the dtype of what enters; None where that is not known."""
+        start = self.begun() if self.begun else None
+        return None if start is None else start.in_dtype(self.mean.dtype)
 
     def untrained(self) -> "Trained":
         """Model as its training began. Raises Expected where that is not known."""
@@ -189,25 +190,39 @@ class Trained:
                      for at, size in own.items()) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
-        """The pictures of a data set, prepared as its own were."""
+        """The pictures of a data set, prepared as its own were. Raises Expected where the network does not see squares."""
+        check_sees_squares(self)
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
         """Model with this one's outputs in the order of `classes`, which must be its own: with them those of the layer that makes
-        the scores, and of all that lies behind it. Raises Expected for others, and where no layer is known to make them."""
+        the scores, and of all that lies behind it, also as training began. Raises Expected for others, and where no layer is known to make them."""
         if sorted(classes := check.names(f"{self.name}: classes", classes)) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
                                  f"{len(classes)}, others among them")
-        order, network = [self.classes.index(name) for name in classes], self.network.copy()
+        order = [self.classes.index(name) for name in classes]
         if order == sorted(order):
-            return replace(self, network=network, classes=classes)
-        for k, shape in reversed([*enumerate(network.shapes[:-1])]):
-            network.layers[k] = layer = network.layers[k].reordered(order)
-            if not layer.by_units:
-                return replace(self, network=network, classes=classes)
-            if shape[0] != len(order):
-                raise check.Expected(f"{self.name}: {layer.name}", f"as many units below as classes, {len(order)}", shape[0])
-        raise check.Expected(f"{self.name}: classes", "a layer that makes the scores, whose order can be another", "none")
+            return replace(self, network=self.network.copy(), classes=classes)
+        begun = self.begun and partial(_start_in_order, self.begun, order)
+        return replace(self, network=_in_order(self.network, order), classes=classes, begun=begun)
+
+
+def _in_order(network, order):
+    """The network with its outputs in another order."""
+    network = network.copy()
+    for k, shape in reversed([*enumerate(network.shapes[:-1])]):
+        network.layers[k] = layer = network.layers[k].reordered(order)
+        if not layer.by_units:
+            return network
+        if shape[0] != len(order):
+            raise check.Expected(f"{network.name}: {layer.name}", f"as many units below as classes, {len(order)}", shape[0])
+    raise check.Expected(f"{network.name}: classes", "a layer that makes the scores, whose order can be another", "none")
+
+
+def _start_in_order(begun, order):
+    """The network that `begun` makes, if it does, with its outputs in another order."""
+    start = begun()
+    return None if start is None else _in_order(start, order)
 
 
 def arrays_of(model: Trained) -> Iterator[NDArray[Any]]:
@@ -227,6 +242,14 @@ def check_different(what: str, models: Iterable[Trained]) -> None:
 def check_model(model: Trained) -> None:
     """Raise Expected unless it is a Trained, which analyses take, not its network."""
     check.instance("model", model, Trained, "zfcore.open gives one")
+
+
+def check_sees_squares(model: Trained) -> None:
+    """Raise Expected unless what enters the network is square, as all is that zfcore cuts out of pictures."""
+    _, H, W = model.network.input_shape
+    if H != W:
+        raise check.Expected(model.name, "a network that sees squares", f"one that sees {H}x{W} pixels",
+                             "arrays of that form are taken by model.probabilities, zfcore.occlusion and zfcore.project")
 
 
 def check_pictures(pictures: Pictures) -> None:

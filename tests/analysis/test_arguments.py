@@ -522,8 +522,8 @@ def widened(network):
 
 def in_float64():
     """{word: argument} of a network that computes in float64, with its pass."""
-    network, start = widened(small()), widened(small(1))
-    model, images = Trained(network, MEAN.astype(np.float64), begun=lambda: start), RIGHT["occlusion"]["pictures"]
+    network = widened(small())
+    model, images = Trained(network, MEAN.astype(np.float64), begun=lambda: small(1)), RIGHT["occlusion"]["pictures"]
     top = zfcore.top_activations(model, RIGHT["diagnose"]["pictures"], ["conv1", "conv2", "fc6"], 2, batch_size=8)
     return {"model": model, "models": [model], "other": model, "network": network, "top": top,
             "x": model.inputs(np.repeat(images, N, axis=0))}
@@ -535,6 +535,15 @@ def test_a_network_in_float64_is_looked_through_and_what_comes_of_it_saved(tmp_p
     found = getattr(zfcore, name)(**{**RIGHT[name], **wide, **more})
     zfcore.save_result(tmp_path/"a.h5", found)
     assert same(zfcore.load_result(tmp_path/"a.h5", type(found)), found)
+
+
+def test_a_network_in_float64_began_in_float64_from_the_same_numbers():
+    wide, narrow = in_float64()["model"], RIGHT["occlusion"]["model"]
+    images = RIGHT["occlusion"]["pictures"]
+    begun = wide.untrained().network.forward(wide.inputs(images))[0]
+    assert begun.dtype == np.float64
+    np.testing.assert_allclose(begun, narrow.untrained().network.forward(narrow.inputs(images))[0], rtol=1e-3)
+    assert zfcore.shares_of_start(wide.network, wide.start) == pytest.approx(zfcore.shares_of_start(narrow.network, narrow.start))
 
 
 # -------------------------------------------------------------------------------------------------------------- other sentences

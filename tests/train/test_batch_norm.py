@@ -17,7 +17,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.deconvnet import DECONVNET, feature_layer, project
 from zfcore.graph import launch_by_launch
-from zfcore.layers import BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import KINDS, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import from_checkpoint, start_of
 from zfcore.models.folded import folded
 from zfcore.network import Network
@@ -203,6 +203,27 @@ def test_folded_into_the_layers_below_it_gives_the_same_scores(seen):
     wanted, got = network.forward(x)[0], plain.forward(x)[0]
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-6*np.abs(wanted).max())
     assert np.ptp(wanted) > 0 and (plain["conv1"].parameters["w"] != network["conv1"].parameters["w"]).any()
+
+
+class Scaled(ReLU):
+    """Divides by what it keeps beside parameters, a number a map."""
+    def buffer_shapes(self, shape):
+        return {"peak": shape[:1]}
+
+    def init(self, shape, *how):
+        return {}, {"peak": np.arange(1, 1 + shape[0], dtype=np.float32)}
+
+    def forward(self, x, step=None):
+        y, cache = super().forward(x)
+        return y/self.buffers["peak"].reshape(-1, *[1]*(x.ndim - 1)), cache
+
+
+def test_what_other_layers_keep_stays_where_a_normalisation_is_folded_away(monkeypatch):
+    monkeypatch.setitem(KINDS, "Scaled", Scaled)
+    network = Network("kept", (3, 9, 9), [Conv("conv", 4, K=3), BatchNorm("bn"), Scaled("scaled"), Flatten("flat"), Linear("fc", 2)]).init(0, "he")
+    network["scaled"].buffers["peak"] = np.float32([2, 3, 5, 7])
+    x = np.random.default_rng(1).standard_normal((3, 9, 9, 2)).astype(np.float32)
+    np.testing.assert_allclose(folded(network).forward(x)[0], network.forward(x)[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("below, got", [([], "the pictures"), ([Conv("conv", 4, K=3), ReLU("relu")], "relu")])

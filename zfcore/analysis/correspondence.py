@@ -35,7 +35,7 @@ from zfcore.backend import to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import check_layers
 from zfcore.hints import Bar
-from zfcore.trained import Trained, check_model
+from zfcore.trained import Trained, check_model, check_sees_squares
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
 MOVED = 1e-5                      # of the largest feature
@@ -120,6 +120,7 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
     check_model(model)
+    check_sees_squares(model)
     network, crop, P = model.network, model.crop, len(parts := check.different_names("--parts", parts))
     pictures = check.pictures("pictures", pictures, (None, crop, crop, 3))
     if (n := len(pictures)) < 2:

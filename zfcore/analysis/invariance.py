@@ -41,7 +41,7 @@ from zfcore.hints import Bar, Ints
 from zfcore.ops import loops
 from zfcore.ops.convert import in_float
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.trained import Trained, check_model
+from zfcore.trained import Trained, check_model, check_sees_squares
 
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2
@@ -123,6 +123,7 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
 
     Raises Expected for a class or a layer that there is not, for a network without class scores, and where these are not finite."""
     check_model(model)
+    check_sees_squares(model)
     check.whole("batch size", batch_size)
     check.instance("pictures", pictures, (Sequence, np.ndarray), "a list of arrays (h,w,3)")
     check.positive("pictures", len(pictures))

@@ -85,6 +85,8 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     layers  names as in `deconvnet.feature_layer`: "conv1" is the map after its ReLU
     file    where the pass is kept, at its end and `every` so many seconds. If the file is there, the pass goes on from it
             and ends with the same bits as if it had never stopped; if it is complete, it is read and nothing is computed
+            It is known again by the network's table and arrays and by the pictures, not by what a layer of one's own does: where
+            the code of one is changed, remove the file
     bar     moved on by one a picture
 
     Shards are cut between batches, so the merged shards are the single pass to the bit.

@@ -17,7 +17,7 @@ def folded(network: Network, device: Device = CPU, precision: Precision = "fp32"
         w -> w*f        b -> (b - mean)*f + beta
 
     formed in float64 and rounded once. Raises Expected where right below a BatchNorm there is no such layer."""
-    kept, parameters = [], {}
+    kept, parameters, buffers = [], {}, {}
     for layer in network.layers:
         arrays = {key: to_host(array).astype(np.float64) for key, array in layer.parameters.items()}
         if isinstance(layer, BatchNorm):
@@ -28,7 +28,8 @@ def folded(network: Network, device: Device = CPU, precision: Precision = "fp32"
         else:
             kept.append(from_fields(layer.fields()))
             parameters |= {layer.name: arrays} if arrays else {}
-    return Network(network.name, network.input_shape, kept).load(parameters, device).use(precision)
+            buffers |= {layer.name: layer.buffers} if layer.buffers else {}
+    return Network(network.name, network.input_shape, kept).load(parameters, device, buffers).use(precision)
 
 
 def _fold(norm, arrays, below):
