@@ -303,6 +303,16 @@ def test_names_that_are_no_text_are_one_sentence(old, new, tmp_path):
         lower.as_it_is(read(path), "made")
 
 
+@pytest.mark.parametrize("old", [b"chain", b"numbers", b"producer", b"told"])
+def test_names_by_which_nothing_is_found_need_be_no_text(old, tmp_path):
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(CONV["w"], "numbers"))
+    path = chain(tmp_path/"a.onnx", (3, 8, 8), [constant, helper.make_node("Conv", ["x", "w"], ["y"])])
+    model = onnx.load(path)
+    model.producer_name, model.doc_string = "producer", "told"
+    path.write_bytes(model.SerializeToString().replace(old, b"\xff" + old[1:]))
+    assert differences(path) < 1e-5
+
+
 def test_a_choice_without_a_condition_is_refused(tmp_path):
     with pytest.raises(Unsupported, match="choice"):
         read(chain(tmp_path/"a.onnx", (3, 8, 8), [helper.make_node("If", [], ["y"], "choice")]))

@@ -794,10 +794,10 @@ class Engine:
                 inputs.append(entering(tensor.name, array.dtype, array.shape))
             else:
                 small.append(numpy_helper.from_array(array, tensor.name))
-        cut = helper.make_graph(nodes, graph.name or "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
+        cut = helper.make_graph(nodes, "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
         for entry in (entry for node in cut.node for entry in node.attribute):
             if entry.HasField("t"):
-                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t)), entry.t.name))
+                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t))))
             elif entry.name == "to" and entry.i in (HALF, BFLOAT16):
                 entry.i = TensorProto.FLOAT
         whole = helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
