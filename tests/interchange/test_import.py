@@ -125,7 +125,33 @@ def test_a_softmax_of_pictures_is_no_network(tmp_path):
         to_network(foreign, seen_by(foreign), "made")
 
 
+@pytest.mark.parametrize("side, F, what", [(16000, 4, "x: .*3x16000x16000"), (4000, 64, "c: .*64x3998x3998")])
+def test_pictures_and_maps_that_are_too_large_are_refused_before_any_is_made(tmp_path, side, F, what):
+    """Whatever the format: here a Foreign of a hundred weights."""
+    foreign = Foreign("test", tmp_path/"file", "x", (3, side, side), [
+        Convolution("c", "x", "a", draw(F, 3, 3, 3), None, Window((3, 3))), MaxPooling("p", "a", "b", None),
+        Flattening("f", "b", "d"), Dense("l", "d", "y", draw(2, F), None)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(zfcore.Expected, match=what):
+            to_network(foreign, seen_by(foreign), "made")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 # ------------------------------------------------------------------------------------------------- the certificate
+def test_two_large_pictures_are_in_float64_one_after_the_other():
+    ours, theirs = draw(4, 300, 300, 2).astype(np.float32), draw(2, 4, 300, 300).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = certificate.difference("a", ours, theirs)
+        assert tracemalloc.get_traced_memory()[1] < 2.2*ours.nbytes                # 2 of one in float64, where two take 4
+    finally:
+        tracemalloc.stop()
+    assert found.absolute == np.abs(ours.astype(np.float64) - np.moveaxis(theirs, 0, -1)).max() and found.largest == np.abs(theirs).max()
+
+
 def test_a_network_that_computes_something_else_is_noticed_and_the_layer_named(tmp_path):
     foreign, _ = of_nodes(tmp_path)
     seen = seen_by(foreign)

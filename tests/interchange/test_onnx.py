@@ -422,7 +422,30 @@ def beside(location, offset=0, length=None, make=None):
     return change
 
 
+def full(*shape):
+    """A file whose filters are a constant of that shape, made by a node of it."""
+    return lambda path: chain(path, (3, 64, 64), [helper.make_node("ConstantOfShape", ["shape"], ["w"]),
+                                                  helper.make_node("Conv", ["x", "w"], ["y"])], {"shape": np.array(shape)})
+
+
+def doubled(times):
+    """A file whose filters are `times` times laid behind themselves."""
+    return lambda path: chain(path, (3, 8, 8), [
+        *(helper.make_node("Concat", [f"w{k}"]*2, [f"w{k + 1}"], f"double{k}", axis=0) for k in range(times)),
+        helper.make_node("Conv", ["x", f"w{times}"], ["y"])], {"w0": CONV["w"]})
+
+
+def crossed(path):
+    """A file in which every number of a row is asked whether it is one of a column."""
+    row = np.arange(20_000)
+    nodes = [helper.make_node("Equal", ["row", "column"], ["same"]), helper.make_node("Cast", ["same"], ["w"], to=FLOAT),
+             helper.make_node("Conv", ["x", "w"], ["y"])]
+    return chain(path, (3, 8, 8), nodes, {"row": row, "column": row[:, None]})
+
+
 @pytest.mark.parametrize("make, words", [
+    (full(20_000, 3, 64, 64), "w: expected constants of at most 134"), (doubled(40), "double17: expected constants of at most 134"),
+    (crossed, "same: expected constants of at most 139"),
     (lambda path: path.write_bytes(b""), "a.onnx: expected an ONNX model with nodes"),
     (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "a.onnx: expected an ONNX model"),
     (lambda path: os.mkfifo(path), "a.onnx: expected a file that can be read"),
@@ -453,7 +476,14 @@ def test_a_file_that_lies_is_one_sentence_and_takes_no_memory(make, words, tmp_p
     finally:
         tracemalloc.stop()
     assert words in str(refused.value)
-    assert most < 2**26
+    assert most < 2**27
+
+
+def test_constants_may_be_computed_that_are_many_times_as_large_as_the_file(tmp_path):
+    w = np.zeros((3*2**20, 3, 3, 3), np.float16)           # 170 MB, which a Cast doubles
+    node, = read(chain(tmp_path/"a.onnx", (3, 3, 3), [helper.make_node("Cast", ["half"], ["w"], to=FLOAT),
+                                                       helper.make_node("Conv", ["x", "w"], ["y"])], {"half": w})).nodes
+    assert node.w.nbytes == 2*w.nbytes > 2**28
 
 
 def test_weights_in_a_file_beside_it_are_read(tmp_path):

@@ -40,7 +40,7 @@ def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Dif
     engine shows no more; [] where it shows neither. `foreign` must have an engine."""
     C, H, W = foreign.input_shape
     pixels = np.random.default_rng(SEED).integers(0, 256, (PICTURES, H, W, 3), np.uint8)
-    x = seen.of_pixels(pixels)
+    x = np.concatenate([seen.of_pixels(pixels[n:n + 1]) for n in range(PICTURES)])      # of one in float64 at a time
     asked = dict.fromkeys([*lowered.tensors.values(), *filter(None, [lowered.probabilities])])
     theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(asked))  # type: ignore[misc]
     found, y = [], entering(seen, lowered, x)
@@ -61,17 +61,24 @@ def entering(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32]) -> N
     """x (N,C,H,W), as the file's network was made for -> (3,H,W,N), what enters zfcore's in its place."""
     H, W = x.shape[2:]
     top = (lowered.mean.shape[1] - H)//2
-    return np.ascontiguousarray(seen.pixels(x) - lowered.mean[:, top:top + H, top:top + W, None], np.float32)
+    mean = lowered.mean[:, top:top + H, top:top + W, None]
+    y = np.empty((len(mean), H, W, len(x)), np.float32)
+    for n in range(len(x)):                                # in float64 one at a time
+        y[..., n:n + 1] = seen.pixels(x[n:n + 1]) - mean
+    return y
 
 
 def difference(layer: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Difference:
     """The Difference of `ours`, batch last, from `theirs`, batch first. Raises Expected where they have other shapes."""
-    theirs = np.moveaxis(theirs, 0, -1).astype(np.float64)
     if theirs.size != ours.size:
         raise check.Expected(f"{layer}: outputs of the file's own engine", f"{ours.size} numbers, of shape {ours.shape}",
                              theirs.shape)
-    theirs = theirs.reshape(ours.shape)
-    return Difference(layer, ours.shape[:-1], float(np.abs(ours - theirs).max(initial=0)), float(np.abs(theirs).max(initial=0)))
+    # a picture at a time: in float64 large maps take twice as much as all else
+    absolute, largest = np.zeros((2, ours.shape[-1]))
+    for n, one in enumerate(theirs.reshape(-1, *ours.shape[:-1])):
+        absolute[n] = np.abs(np.subtract(ours[..., n], one, dtype=np.float64)).max(initial=0)
+        largest[n] = np.abs(one).max(initial=0)
+    return Difference(layer, ours.shape[:-1], float(absolute.max(initial=0)), float(largest.max(initial=0)))
 
 
 def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], y: NDArray[Any]) -> Difference:

@@ -89,7 +89,8 @@ class _Reader:
 
     def __init__(self, path, model):
         self.path, self.model, self.graph = path, model, model.graph
-        self.tensors, self.budget = Tensors(path), Budget(path)
+        self.tensors = Tensors(path)
+        self.budget = Budget(self.tensors)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
         # name that a node here gives -> that of the same numbers in the file, "" if it has none
