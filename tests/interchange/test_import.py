@@ -141,6 +141,26 @@ def test_pictures_and_maps_that_are_too_large_are_refused_before_any_is_made(tmp
 
 
 # ------------------------------------------------------------------------------------------------- the certificate
+@pytest.mark.parametrize("form", ["scores", "softmax", "logarithm"])
+def test_known_answers_are_scores_their_softmax_or_its_logarithm(tmp_path, form):
+    foreign, scores = of_nodes(tmp_path)
+    seen = seen_by(foreign)
+    lowered = to_network(foreign, seen, "made")
+    x = draw(6, 3, CROP, CROP, seed=9)
+    y = scores(x)/(1 if form == "scores" else 30)                      # of all classes probabilities that can be told from 0
+    if form != "scores":
+        for array in lowered.network["l"].parameters.values():
+            array /= 30
+        p = np.exp(y)/np.exp(y).sum(axis=1, keepdims=True)
+        y = p if form == "softmax" else np.log(p)
+    found = certificate.against_answers(seen, lowered, x, y)
+    assert found.relative < 1e-6
+    certificate.check_answers("a.npz", found)
+    y[np.unravel_index(np.abs(y).argmax(), y.shape)] *= 1.0005
+    with pytest.raises(zfcore.Expected, match="^a.npz: y: expected what the network computes of x, .* its logarithm$"):
+        certificate.check_answers("a.npz", certificate.against_answers(seen, lowered, x, y))
+
+
 def test_two_large_pictures_are_in_float64_one_after_the_other():
     ours, theirs = draw(4, 300, 300, 2).astype(np.float32), draw(2, 4, 300, 300).astype(np.float32)
     tracemalloc.start()
@@ -285,7 +305,7 @@ def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
     (["--labels", "none.txt"], "--labels: expected a text file"),
     (["--labels", "empty.txt"], "--labels: expected a text file, one name a line, got empty.txt, which holds none"),
     (["--mean", "a,b"], "--mean: expected numbers"), (["--mean", "nan"], "finite"), (["--mean", "none.npy"], "none.npy"),
-    (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "answers: expected what the file's own engine computes"),
+    (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "wrong.npz: y: expected what the network computes of x, "),
     (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"),
     (["--output", "full"], "a new or empty folder")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(written, tmp_path, capsys, monkeypatch, more, sentence):

@@ -82,12 +82,20 @@ def difference(layer: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Differen
 
 
 def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], y: NDArray[Any]) -> Difference:
-    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or probabilities if they
-    sum to 1."""
+    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or what a softmax makes of
+    them if they sum to 1, or its logarithm if their exponentials do."""
     check.shape("--check: x", x, (None, *(len(seen.scale), *lowered.network.input_shape[1:])))
     scores = to_host(lowered.network.forward(entering(seen, lowered, np.asarray(x, np.float32)))[0])
-    are_probabilities = (y >= 0).all() and np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
-    return difference("answers", softmax(scores) if are_probabilities else scores, y)
+    if (y >= 0).all() and _sum_to_1(y):
+        scores = softmax(scores)
+    elif (y <= 0).all() and _sum_to_1(np.exp(y)):
+        less = scores - scores.max(axis=0)
+        scores = less - np.log(np.exp(less).sum(axis=0))
+    return difference("answers", scores, y)
+
+
+def _sum_to_1(y):
+    return np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
 
 
 def check_all(what: object, found: list[Difference]) -> None:
@@ -106,6 +114,15 @@ def check_same(what: object, found: Difference, where: str = "") -> None:
         raise check.Expected(f"{what}: {found.layer}",
                              f"what the file's own engine computes, to {LIMIT:g} of the largest value",
                              f"a difference of {found.relative:.1e}", f"{where}nothing is written; please report the network")
+
+
+def check_answers(what: object, found: Difference) -> None:
+    """Raise Expected unless the Difference from the answers in the file `what` is no more than the rounding of float32."""
+    if not found.relative <= LIMIT:
+        raise check.Expected(f"{what}: y", f"what the network computes of x, to {LIMIT:g} of the largest value",
+                             f"a difference of {found.relative:.1e}",
+                             "nothing is written; x is what enters the file's own network, less its mean and in its own order of "
+                             "channels, y its scores, their softmax or its logarithm")
 
 
 def table(found: list[Difference]) -> list[str]:
