@@ -219,7 +219,8 @@ def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path,
     (tmp_path/"words.txt").write_text("crane\nbee\ncrane\n")
     main(["import", str(path), "--output", str(tmp_path/"run"), "--labels", str(tmp_path/"words.txt"), "--mean", "100,110,120"])
     said = in_one(capsys.readouterr().out)
-    assert "sees: RGB, pixels 0 to 255 less 100, 110, 120" in said and "1 names stand twice" in said and "parity" in said or "beside" in said
+    assert "sees: RGB, pixels 0 to 255 less 100, 110, 120" in said and "have their number behind them: crane " in said
+    assert "parity" in said or "beside" in said
     kept = load(tmp_path/"run"/"best.h5")
     assert kept.classes == ["crane (0)", "bee", "crane (2)"] and json.loads(kept.state["imported"])["sha256"] == interchange.sha256_of(path)
     assert json.loads((tmp_path/"run"/"import.json").read_text()) == json.loads(kept.state["imported"])
@@ -277,6 +278,16 @@ def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, ca
 def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
     with pytest.raises(zfcore.Expected, match=sentence):
         zfcore.import_network(**{"path": written[0], **how})
+
+
+@pytest.mark.parametrize("labels", [None, ["cat"]])
+@pytest.mark.parametrize("M, told", [(1, True), (2, False)])
+def test_of_a_network_with_one_output_a_note_says_that_its_probability_is_1(tmp_path, M, told, labels):
+    network = Network("one", (3, 9, 9), [Conv("conv1", 2, K=3), Flatten("flat"), Linear("fc2", M)]).init()
+    safetensors.write(network, tmp_path/"one.safetensors", np.zeros((3, 9, 9), np.float32), [])
+    found = interchange.import_network(tmp_path/"one.safetensors", labels=labels and labels*M)
+    assert any("a single output, whose softmax is 1" in line for line in found.notes) == told
+    assert len(found.classes) == M
 
 
 def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
