@@ -21,7 +21,7 @@ from zfcore.checkpoint import load
 from zfcore.interchange import certificate, onnx_writer, pytorch, safetensors
 from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Probabilities, Rectifier, Window
 from zfcore.interchange.lower import to_network
-from zfcore.interchange.preprocessing import GREY, seen_by
+from zfcore.interchange.preprocessing import GREY, as_exported, seen_by
 from zfcore.layers import KINDS, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
@@ -376,6 +376,25 @@ def test_a_run_goes_where_a_link_leads_and_nothing_is_written_where_it_leads_now
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path/"file").read_text() == "mine"
     main(["import", str(written[0]), "--output", str(tmp_path/"folder")])
     assert sorted(os.listdir(tmp_path/"real")) == ["best.h5", "import.json"] and (tmp_path/"folder").is_symlink()
+
+
+@pytest.mark.parametrize("how, suffix", [(("onnx",), "onnx"), (("onnx", "--with-preprocessing"), "onnx"), (("safetensors",), "safetensors"),
+                                         (("torch",), "pt")])
+def test_an_export_says_what_is_to_enter_and_an_onnx_file_says_it_too(tmp_path, capsys, how, suffix):
+    onnx = pytest.importorskip("onnx")
+    if suffix == "pt":
+        pytest.importorskip("torch")
+    model, file = zfcore.open("drawn"), tmp_path/f"a.{suffix}"
+    main(["export", "drawn", "--format", *how, "--output", str(file)])
+    told = in_one(capsys.readouterr().out).partition("takes: ")[2]
+    form = "uint8 (N,96,96,3)" if len(how) > 1 else "float32 (N,3,96,96)"
+    colours = ", ".join(f"{value:.4g}" for value in model.mean.mean(axis=(1, 2), dtype=np.float64))
+    assert told.startswith(f"{form}, RGB, pixels 0 to 255") and colours in told and "brought to 110x110 pixels" in told
+    assert ("mean image 3x110x110" in told) == ("subtracts the mean itself" not in told) == (len(how) == 1)
+    if suffix == "onnx":
+        assert told.startswith(onnx.load(file).graph.input[0].doc_string)
+    even = as_exported((3, 9, 9), np.broadcast_to(np.array([1.5, 2, 3], np.float32)[:, None, None], (3, 11, 11)))
+    assert even.startswith("float32 (N,3,9,9), RGB, pixels 0 to 255 less 1.5, 2, 3; pictures are brought to 11x11 pixels")
 
 
 def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_path, capsys):
