@@ -152,6 +152,32 @@ def test_a_network_of_16_bits_is_held_against_the_same_numbers_in_32(kind, tmp_p
     assert 5e-5 < np.abs(ours.T - by_itself).max()/np.abs(by_itself).max() < 5e-3            # what a network of 16 bits rounds
 
 
+@pytest.mark.parametrize("kind", [onnx.TensorProto.DOUBLE, FLOAT])
+def test_a_network_of_64_bits_of_which_onnxruntime_has_no_convolution_is_held_against_it_in_32(kind, tmp_path):
+    """A shift of a node's own among them."""
+    double = {name: array.astype(np.float64) for name, array in {**CONV, **FC}.items()}
+    shift = helper.make_node("Constant", [], ["shift"], value=numpy_helper.from_array(drawn((4, 1, 1), 5).astype(np.float64)))
+    cast = [("Cast", [], {"to": onnx.TensorProto.DOUBLE})]*(kind == FLOAT)
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [*cast, ("Conv", ["w", "b"]), ("Relu", []), ("Add", ["shift"]), ("Flatten", []),
+                                                ("MatMul", ["fc"])], double, kind=kind)
+    model = onnx.load(path)
+    model.graph.node.insert(0, shift)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented):
+        runtime(path, drawn((2, 3, 7, 7)).astype(helper.tensor_dtype_to_np_dtype(kind)))
+    assert differences(path) < 1e-5
+    assert any("64 bits" in note for note in read(path).notes)
+
+
+def test_what_onnxruntime_has_not_is_not_checked_and_a_note_says_so(tmp_path, monkeypatch):
+    def session(engine, model):
+        raise onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED")
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w", "b"])], CONV)
+    assert not any("not checked" in note for note in import_network(path).notes)
+    monkeypatch.setattr("zfcore.interchange.onnx.Engine._session", session)
+    assert any(note.startswith("parity not checked: onnxruntime ") for note in import_network(path).notes)
+
+
 def test_weights_are_in_memory_hardly_more_than_once_beside_the_networks(tmp_path):
     """Of NumPy's arrays and the bytes that are handed about; the file itself, parsed, is one more in memory that this does not
     count."""
