@@ -2,6 +2,7 @@
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with
                                        drop_form, fall_inside_box, fall_inside_other_boxes, occlusion)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
+from zfcore.commands.common import labels_of
 from zfcore.data.synthetic import CLASSES as DRAWN
 from zfcore.data.synthetic import Synthetic
 from zfcore.deconvnet import project
@@ -22,7 +24,7 @@ from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 from zfcore.plots import LABEL, MARGIN
 from zfcore.trained import Trained
-from tests.spoken import spoken
+from tests.spoken import in_one, spoken
 
 N, CLASSES, GREY = 2, 5, 90
 
@@ -449,7 +451,17 @@ def test_labels_of_other_data_are_found_by_their_names(place, tmp_path, capsys):
         (tmp_path/"data"/part/"owl").rename(tmp_path/"data"/part/"walrus")
     with pytest.raises(SystemExit):
         command(place, *ask)
-    assert "one of the 10 classes" in capsys.readouterr().err
+    told = in_one(capsys.readouterr().err)
+    assert "error: classes of the pictures: expected one of the 10 classes, e.g. " in told and "got 'walrus'; they are to be" in told
+
+
+def test_of_a_network_without_classes_no_class_is_missed_and_no_label_taken():
+    """What refuses such networks then says what it wants of them."""
+    pictures = SimpleNamespace(classes=["owl"], labels=np.zeros(3, np.int64))
+    asked = SimpleNamespace(label=None, images=None)
+    assert labels_of(asked, pictures, [0, 2], []) is None and labels_of(asked, pictures, [0, 2], ["owl"]).tolist() == [0, 0]
+    with pytest.raises(Expected, match="label: expected none, since the network has no classes, got 'owl'"):
+        labels_of(SimpleNamespace(label=["owl"]), pictures, [0, 2], [])
 
 
 def test_others_may_be_given_or_left_out(place, tmp_path):

@@ -21,7 +21,7 @@ from zfcore.checkpoint import load
 from zfcore.interchange import certificate, onnx_writer, pytorch, safetensors
 from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Probabilities, Rectifier, Window
 from zfcore.interchange.lower import to_network
-from zfcore.interchange.preprocessing import GREY, seen_by
+from zfcore.interchange.preprocessing import GREY, as_exported, seen_by
 from zfcore.layers import KINDS, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
@@ -125,7 +125,53 @@ def test_a_softmax_of_pictures_is_no_network(tmp_path):
         to_network(foreign, seen_by(foreign), "made")
 
 
+@pytest.mark.parametrize("side, F, what", [(16000, 4, "x: .*3x16000x16000"), (4000, 64, "c: .*64x3998x3998")])
+def test_pictures_and_maps_that_are_too_large_are_refused_before_any_is_made(tmp_path, side, F, what):
+    """Whatever the format: here a Foreign of a hundred weights."""
+    foreign = Foreign("test", tmp_path/"file", "x", (3, side, side), [
+        Convolution("c", "x", "a", draw(F, 3, 3, 3), None, Window((3, 3))), MaxPooling("p", "a", "b", None),
+        Flattening("f", "b", "d"), Dense("l", "d", "y", draw(2, F), None)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(zfcore.Expected, match=what):
+            to_network(foreign, seen_by(foreign), "made")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 # ------------------------------------------------------------------------------------------------- the certificate
+@pytest.mark.parametrize("form", ["scores", "softmax", "logarithm"])
+def test_known_answers_are_scores_their_softmax_or_its_logarithm(tmp_path, form):
+    foreign, scores = of_nodes(tmp_path)
+    seen = seen_by(foreign)
+    lowered = to_network(foreign, seen, "made")
+    x = draw(6, 3, CROP, CROP, seed=9)
+    y = scores(x)/(1 if form == "scores" else 30)                      # of all classes probabilities that can be told from 0
+    if form != "scores":
+        for array in lowered.network["l"].parameters.values():
+            array /= 30
+        p = np.exp(y)/np.exp(y).sum(axis=1, keepdims=True)
+        y = p if form == "softmax" else np.log(p)
+    found = certificate.against_answers(seen, lowered, x, y)
+    assert found.relative < 1e-6
+    certificate.check_answers("a.npz", found)
+    y[np.unravel_index(np.abs(y).argmax(), y.shape)] *= 1.0005
+    with pytest.raises(zfcore.Expected, match="^a.npz: y: expected what the network computes of x, .* its logarithm$"):
+        certificate.check_answers("a.npz", certificate.against_answers(seen, lowered, x, y))
+
+
+def test_two_large_pictures_are_in_float64_one_after_the_other():
+    ours, theirs = draw(4, 300, 300, 2).astype(np.float32), draw(2, 4, 300, 300).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = certificate.difference("a", ours, theirs)
+        assert tracemalloc.get_traced_memory()[1] < 2.2*ours.nbytes                # 2 of one in float64, where two take 4
+    finally:
+        tracemalloc.stop()
+    assert found.absolute == np.abs(ours.astype(np.float64) - np.moveaxis(theirs, 0, -1)).max() and found.largest == np.abs(theirs).max()
+
+
 def test_a_network_that_computes_something_else_is_noticed_and_the_layer_named(tmp_path):
     foreign, _ = of_nodes(tmp_path)
     seen = seen_by(foreign)
@@ -173,7 +219,8 @@ def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path,
     (tmp_path/"words.txt").write_text("crane\nbee\ncrane\n")
     main(["import", str(path), "--output", str(tmp_path/"run"), "--labels", str(tmp_path/"words.txt"), "--mean", "100,110,120"])
     said = in_one(capsys.readouterr().out)
-    assert "sees: RGB, pixels 0 to 255 less 100, 110, 120" in said and "1 names stand twice" in said and "parity" in said or "beside" in said
+    assert "sees: RGB, pixels 0 to 255 less 100, 110, 120" in said and "have their number behind them: crane " in said
+    assert "parity" in said or "beside" in said
     kept = load(tmp_path/"run"/"best.h5")
     assert kept.classes == ["crane (0)", "bee", "crane (2)"] and json.loads(kept.state["imported"])["sha256"] == interchange.sha256_of(path)
     assert json.loads((tmp_path/"run"/"import.json").read_text()) == json.loads(kept.state["imported"])
@@ -233,6 +280,16 @@ def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
         zfcore.import_network(**{"path": written[0], **how})
 
 
+@pytest.mark.parametrize("labels", [None, ["cat"]])
+@pytest.mark.parametrize("M, told", [(1, True), (2, False)])
+def test_of_a_network_with_one_output_a_note_says_that_its_probability_is_1(tmp_path, M, told, labels):
+    network = Network("one", (3, 9, 9), [Conv("conv1", 2, K=3), Flatten("flat"), Linear("fc2", M)]).init()
+    safetensors.write(network, tmp_path/"one.safetensors", np.zeros((3, 9, 9), np.float32), [])
+    found = interchange.import_network(tmp_path/"one.safetensors", labels=labels and labels*M)
+    assert any("a single output, whose softmax is 1" in line for line in found.notes) == told
+    assert len(found.classes) == M
+
+
 def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
     for package in ("onnx", "safetensors"):
         pytest.importorskip(package)
@@ -259,7 +316,7 @@ def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
     (["--labels", "none.txt"], "--labels: expected a text file"),
     (["--labels", "empty.txt"], "--labels: expected a text file, one name a line, got empty.txt, which holds none"),
     (["--mean", "a,b"], "--mean: expected numbers"), (["--mean", "nan"], "finite"), (["--mean", "none.npy"], "none.npy"),
-    (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "answers: expected what the file's own engine computes"),
+    (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "wrong.npz: y: expected what the network computes of x, "),
     (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"),
     (["--output", "full"], "a new or empty folder")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(written, tmp_path, capsys, monkeypatch, more, sentence):
@@ -319,6 +376,25 @@ def test_a_run_goes_where_a_link_leads_and_nothing_is_written_where_it_leads_now
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path/"file").read_text() == "mine"
     main(["import", str(written[0]), "--output", str(tmp_path/"folder")])
     assert sorted(os.listdir(tmp_path/"real")) == ["best.h5", "import.json"] and (tmp_path/"folder").is_symlink()
+
+
+@pytest.mark.parametrize("how, suffix", [(("onnx",), "onnx"), (("onnx", "--with-preprocessing"), "onnx"), (("safetensors",), "safetensors"),
+                                         (("torch",), "pt")])
+def test_an_export_says_what_is_to_enter_and_an_onnx_file_says_it_too(tmp_path, capsys, how, suffix):
+    onnx = pytest.importorskip("onnx")
+    if suffix == "pt":
+        pytest.importorskip("torch")
+    model, file = zfcore.open("drawn"), tmp_path/f"a.{suffix}"
+    main(["export", "drawn", "--format", *how, "--output", str(file)])
+    told = in_one(capsys.readouterr().out).partition("takes: ")[2]
+    form = "uint8 (N,96,96,3)" if len(how) > 1 else "float32 (N,3,96,96)"
+    colours = ", ".join(f"{value:.4g}" for value in model.mean.mean(axis=(1, 2), dtype=np.float64))
+    assert told.startswith(f"{form}, RGB, pixels 0 to 255") and colours in told and "brought to 110x110 pixels" in told
+    assert ("mean image 3x110x110" in told) == ("subtracts the mean itself" not in told) == (len(how) == 1)
+    if suffix == "onnx":
+        assert told.startswith(onnx.load(file).graph.input[0].doc_string)
+    even = as_exported((3, 9, 9), np.broadcast_to(np.array([1.5, 2, 3], np.float32)[:, None, None], (3, 11, 11)))
+    assert even.startswith("float32 (N,3,9,9), RGB, pixels 0 to 255 less 1.5, 2, 3; pictures are brought to 11x11 pixels")
 
 
 def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_path, capsys):

@@ -119,6 +119,58 @@ def test_every_kind_of_layer_computes_what_torch_does(torch, tmp_path):
     assert any(line.startswith("b: ") and "folded into the weights of a" in line for line in found.notes)
 
 
+ALIKE = {"input": [3, 7, 7], "layers": [
+    *({"kind": "Conv", "name": name, "F": 3, "K": 3, "P": 1, "rounding": "floor"} for name in ("conv1", "conv2", "conv3")),
+    {"kind": "Flatten", "name": "flatten"}, {"kind": "Linear", "name": "fc", "M": 2}]}
+
+
+def filters_of(path, names, folder):
+    """({layer: file's name of the tensor that it has}, notes) of a state_dict whose filters are all of one shape, of modules
+    called `names`, in that order, read as the layers of ALIKE."""
+    rng = np.random.default_rng(2)
+    arrays = {f"{name}.weight": rng.standard_normal((2, 147) if name == names[-1] else (3, 3, 3, 3)) for name in names}
+    weights = state_dict.Weights({name: array.shape for name, array in arrays.items()}, arrays.get, None, needs=("none",))
+    found = state_dict.foreign("PyTorch", path, weights, table(folder, ALIKE))
+    return {node.name: name for node in found.nodes for name, array in arrays.items() if getattr(node, "w", None) is array}, found.notes
+
+
+@pytest.mark.parametrize("called", ["{}", "module.{}", "_orig_mod.{}", "module._orig_mod.{}", "features.{}", "a.b.c.{}"])
+def test_weights_of_equal_shape_go_by_their_names_whatever_stands_before_these_and_in_whatever_order(called, tmp_path):
+    names = [called.format(name) for name in ("conv1", "conv3", "conv2", "fc")]
+    owners, notes = filters_of(tmp_path/"x.pt", names, tmp_path)
+    assert owners == {name: f"{called.format(name)}.weight" for name in ("conv1", "conv2", "conv3", "fc")} and notes == []
+
+
+def test_names_go_by_their_end_where_it_is_the_only_such_one(tmp_path):
+    owners, notes = filters_of(tmp_path/"x.pt", ["features.conv1", "features.conv3", "features.conv2", "head.fc"], tmp_path)
+    assert owners["conv2"] == "features.conv2.weight" and notes == []
+    owners, notes = filters_of(tmp_path/"x.pt", ["net.a.conv2", "net.conv2", "net.conv1", "net.fc"], tmp_path)
+    assert (owners["conv2"], owners["conv3"]) == ("net.conv2.weight", "net.a.conv2.weight") and notes == []
+    owners, notes = filters_of(tmp_path/"x.pt", ["a.conv2", "b.conv2", "b.conv1", "head.fc"], tmp_path)
+    assert owners == {"conv1": "b.conv1.weight", "conv2": "a.conv2.weight", "conv3": "b.conv2.weight", "fc": "head.fc.weight"}
+    assert notes == ["tensors of equal shapes: matched to layers by their order alone: conv2 <- a.conv2.weight, "
+                     "conv3 <- b.conv2.weight"]
+
+
+@pytest.mark.parametrize("names, told", [
+    (["conv1", "conv3", "other", "fc"], None),                                  # one is left, and goes nowhere else
+    (["conv1", "b", "a", "fc"], "conv2 <- b.weight, conv3 <- a.weight"),
+    (["c", "b", "a", "fc"], "conv1 <- c.weight, conv2 <- b.weight, conv3 <- a.weight"),
+    (["conv2", "conv3", "fc", "last"],                                          # "fc" are filters: names say something else here
+     "conv1 <- conv2.weight, conv2 <- conv3.weight, conv3 <- fc.weight")])
+def test_order_decides_only_where_names_do_not_and_a_line_tells_what_it_decided(tmp_path, names, told):
+    owners, notes = filters_of(tmp_path/"x.pt", names, tmp_path)
+    assert notes == ([f"tensors of equal shapes: matched to layers by their order alone: {told}"] if told else [])
+    if told is None:
+        assert owners == {"conv1": "conv1.weight", "conv2": "other.weight", "conv3": "conv3.weight", "fc": "fc.weight"}
+
+
+def test_tensors_that_do_not_fit_stand_beside_the_layer_that_is_called_like_them(tmp_path):
+    shapes = {"conv1.weight": (3, 3, 3, 3), "conv3.weight": (3, 3, 3, 3), "conv2.weight": (3, 3, 3, 3), "fc.weight": (2, 5)}
+    with pytest.raises(Expected, match=r"got 1 that do not \(fc 2x147: fc 2x5\)"):
+        state_dict.foreign("PyTorch", tmp_path/"x.pt", state_dict.Weights(shapes, None, None), table(tmp_path, ALIKE))
+
+
 def test_classes_and_size_of_a_named_model_follow_from_the_weights(torch, tmp_path):
     from zfcore.models import build
     for size, fits in ((96, True), (70, None)):

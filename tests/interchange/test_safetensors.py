@@ -144,7 +144,8 @@ def test_tensors_of_others_are_matched_by_shape_whatever_order_they_stand_in(tmp
     assert [np.array_equal(node.w, arrays[f"{name}.weight"]) for node, name in zip(found.nodes[:3],
                                                                                    ("features.0", "features.2",
                                                                                     "features.10"))] == [True]*3
-    assert found.notes == ["tensors: matched to layers by shape, and by the order of their names"]
+    assert found.notes == ["tensors of equal shapes: matched to layers by the order of their names alone: "
+                           "b <- features.2.weight, c <- features.10.weight"]
 
 
 # --------------------------------------------------------------------------------------------------------- other files

@@ -119,19 +119,22 @@ def labels_of(args, dataset, numbers, classes):
     pictures without class folders, without --label."""
     if args.label is not None:
         return class_numbers(args.label, classes, len(numbers))
-    if args.images is not None or not dataset.classes:
+    if args.images is not None or not dataset.classes or not classes:
         return None
-    return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
+    return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers), "classes of the pictures",
+                         "they are to be the network's; --label NAME follows one of these in all")
 
 
-def class_numbers(names, classes, count):
-    """int64 (count,) of one name for all pictures or one for each."""
+def class_numbers(names, classes, count, what="--label", advice=""):
+    """int64 (count,) of one name for all pictures or one for each, which stand in `what`."""
     for name in names:
+        if not classes:
+            raise check.Expected(what, "none, since the network has no classes", repr(name), advice)
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
-            raise check.Expected("--label", f"one of the {plural(len(classes), 'class')}, e.g. {', '.join(close)}", repr(name))
+            raise check.Expected(what, f"one of the {plural(len(classes), 'class')}, e.g. {', '.join(close)}", repr(name), advice)
     if len(names) not in (1, count):
-        raise check.Expected("--label", f"one name, or one for each of {plural(count, 'picture')}", plural(len(names), "name"))
+        raise check.Expected(what, f"one name, or one for each of {plural(count, 'picture')}", plural(len(names), "name"))
     return np.array([classes.index(name) for name in names]*(count//len(names)))
 
 

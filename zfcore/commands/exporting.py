@@ -5,6 +5,7 @@ from pathlib import Path
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.commands.common import open_run, option
+from zfcore.interchange.preprocessing import as_exported
 from zfcore.terminal import printable, say
 
 HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
@@ -28,8 +29,8 @@ def work(args):
     if args.with_preprocessing and args.format != "onnx":
         raise check.Expected("--with-preprocessing", "--format onnx, whose graph can do it", args.format)
     model, writer = open_run(args.run, "RUN", "cpu"), import_module(f"zfcore.interchange.{module}")
-    how = {"preprocessing": True} if args.with_preprocessing else {}
-    writer.write(model.network, args.output, to_host(model.mean), model.classes, **how)
-    say(f"  {printable(args.output)}")
+    how, mean = {"preprocessing": True} if args.with_preprocessing else {}, to_host(model.mean)
+    writer.write(model.network, args.output, mean, model.classes, **how)
+    say(f"takes:  {as_exported(model.network.input_shape, mean, args.with_preprocessing)}", f"  {printable(args.output)}")
     if args.format != "onnx":
         say("", import_module("zfcore.interchange.pytorch").sequential(model.network))

@@ -30,7 +30,7 @@ OPTIONS = [
     option("--picture-size", metavar="N", type=check.whole_number(1, 4096),
            help="pictures are brought to NxN pixels, whose middle the network is given"),
     option("--check", metavar="X.npz", type=Path, help="inputs x (N,C,H,W) as the network was made for and answers y "
-                                                       "(N,classes) that must come out"),
+                                                       "(N,classes) that must come out: scores, their softmax or its logarithm"),
 ]
 RECORD = "import.json"
 
@@ -49,7 +49,7 @@ def work(args):
     answers = []
     if args.check:
         answers = [certificate.against_answers(found.seen, found.lowered, *read_answers(args.check))]
-        certificate.check_same(args.check, answers[0])
+        certificate.check_answers(args.check, answers[0])
     write(found, output)
     say(*in_words(found, answers), f"  {printable(output/'best.h5')}   {printable(output/RECORD)}", "",
         f"next:  {command('python', '-m', 'zfcore', 'top-activations', '--run', output, '--data')} FOLDER      what its units "

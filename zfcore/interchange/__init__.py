@@ -104,16 +104,20 @@ def _name_of(path):
 
 
 def _named(labels, shape):
-    """(names of the classes, a line of what was made of them)."""
+    """(names of the classes, lines of what was made of them)."""
     if len(shape) != 1:
         return [], []
+    alone = ["classes: a single output, whose softmax is 1 whatever the picture: probabilities, and what goes by them, as occlusion "
+             "and errors, tell nothing of this network; its units and projections are as any other's"] if shape[0] == 1 else []
     if not labels:
-        return [str(k) for k in range(shape[0])], [f"classes: numbers 0 to {shape[0] - 1}, since nobody says --labels"]
+        numbers = "number 0" if shape[0] == 1 else f"numbers 0 to {shape[0] - 1}"
+        return [str(k) for k in range(shape[0])], [f"classes: {numbers}, since nobody says --labels", *alone]
     if len(labels) != shape[0]:
         raise check.Expected("--labels", f"{shape[0]} names, one for each output", len(labels))
-    twice = {name for name, count in Counter(labels).items() if count > 1}
-    named = [f"{name} ({k})" if name in twice else name for k, name in enumerate(labels)]
-    return named, [f"classes: {len(twice)} names stand twice, and have their number behind them"] if twice else []
+    again = {name for name, count in Counter(labels).items() if count > 1}
+    named = [f"{name} ({k})" if name in again else name for k, name in enumerate(labels)]
+    told = [f"classes: names that stand more than once have their number behind them: {', '.join(sorted(again)[:8])}"] if again else []
+    return named, told + alone
 
 
 def sha256_of(path: FilePath) -> str:

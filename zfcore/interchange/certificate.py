@@ -40,7 +40,7 @@ def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Dif
     engine shows no more; [] where it shows neither. `foreign` must have an engine."""
     C, H, W = foreign.input_shape
     pixels = np.random.default_rng(SEED).integers(0, 256, (PICTURES, H, W, 3), np.uint8)
-    x = seen.of_pixels(pixels)
+    x = np.concatenate([seen.of_pixels(pixels[n:n + 1]) for n in range(PICTURES)])      # of one in float64 at a time
     asked = dict.fromkeys([*lowered.tensors.values(), *filter(None, [lowered.probabilities])])
     theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(asked))  # type: ignore[misc]
     found, y = [], entering(seen, lowered, x)
@@ -61,26 +61,41 @@ def entering(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32]) -> N
     """x (N,C,H,W), as the file's network was made for -> (3,H,W,N), what enters zfcore's in its place."""
     H, W = x.shape[2:]
     top = (lowered.mean.shape[1] - H)//2
-    return np.ascontiguousarray(seen.pixels(x) - lowered.mean[:, top:top + H, top:top + W, None], np.float32)
+    mean = lowered.mean[:, top:top + H, top:top + W, None]
+    y = np.empty((len(mean), H, W, len(x)), np.float32)
+    for n in range(len(x)):                                # in float64 one at a time
+        y[..., n:n + 1] = seen.pixels(x[n:n + 1]) - mean
+    return y
 
 
 def difference(layer: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Difference:
     """The Difference of `ours`, batch last, from `theirs`, batch first. Raises Expected where they have other shapes."""
-    theirs = np.moveaxis(theirs, 0, -1).astype(np.float64)
     if theirs.size != ours.size:
         raise check.Expected(f"{layer}: outputs of the file's own engine", f"{ours.size} numbers, of shape {ours.shape}",
                              theirs.shape)
-    theirs = theirs.reshape(ours.shape)
-    return Difference(layer, ours.shape[:-1], float(np.abs(ours - theirs).max(initial=0)), float(np.abs(theirs).max(initial=0)))
+    # a picture at a time: in float64 large maps take twice as much as all else
+    absolute, largest = np.zeros((2, ours.shape[-1]))
+    for n, one in enumerate(theirs.reshape(-1, *ours.shape[:-1])):
+        absolute[n] = np.abs(np.subtract(ours[..., n], one, dtype=np.float64)).max(initial=0)
+        largest[n] = np.abs(one).max(initial=0)
+    return Difference(layer, ours.shape[:-1], float(absolute.max(initial=0)), float(largest.max(initial=0)))
 
 
 def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], y: NDArray[Any]) -> Difference:
-    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or probabilities if they
-    sum to 1."""
+    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or what a softmax makes of
+    them if they sum to 1, or its logarithm if their exponentials do."""
     check.shape("--check: x", x, (None, *(len(seen.scale), *lowered.network.input_shape[1:])))
     scores = to_host(lowered.network.forward(entering(seen, lowered, np.asarray(x, np.float32)))[0])
-    are_probabilities = (y >= 0).all() and np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
-    return difference("answers", softmax(scores) if are_probabilities else scores, y)
+    if (y >= 0).all() and _sum_to_1(y):
+        scores = softmax(scores)
+    elif (y <= 0).all() and _sum_to_1(np.exp(y)):
+        less = scores - scores.max(axis=0)
+        scores = less - np.log(np.exp(less).sum(axis=0))
+    return difference("answers", scores, y)
+
+
+def _sum_to_1(y):
+    return np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
 
 
 def check_all(what: object, found: list[Difference]) -> None:
@@ -99,6 +114,15 @@ def check_same(what: object, found: Difference, where: str = "") -> None:
         raise check.Expected(f"{what}: {found.layer}",
                              f"what the file's own engine computes, to {LIMIT:g} of the largest value",
                              f"a difference of {found.relative:.1e}", f"{where}nothing is written; please report the network")
+
+
+def check_answers(what: object, found: Difference) -> None:
+    """Raise Expected unless the Difference from the answers in the file `what` is no more than the rounding of float32."""
+    if not found.relative <= LIMIT:
+        raise check.Expected(f"{what}: y", f"what the network computes of x, to {LIMIT:g} of the largest value",
+                             f"a difference of {found.relative:.1e}",
+                             "nothing is written; x is what enters the file's own network, less its mean and in its own order of "
+                             "channels, y its scores, their softmax or its logarithm")
 
 
 def table(found: list[Difference]) -> list[str]:

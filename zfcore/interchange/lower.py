@@ -6,6 +6,7 @@ zfcore, which has its own, filters that are not square or that have holes become
 same on all sides is expressed by the rounding, by a frame cut off or by one laid around. All of it is formed in float64 and
 rounded once. What cannot be expressed exactly is refused, with the node's name.
 """
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Li
 from zfcore.network import Network
 from zfcore.ops.window import output_size
 
+MOST_NUMBERS = 2**26              # of a picture's maps: 64 of 1024x1024 pixels, or a picture of 4728x4728
 MOST_SQUARED = 2**26              # numbers of filters that are filled up with zeros
 LARGEST_POOL = 15                 # pixels a side of a window whose switches fit a byte
 EPS = 1e-5                        # of a BatchNorm that stands for a scaling and a shift
@@ -145,6 +147,7 @@ class _Work:
     def build(self, shape: Shape) -> None:
         as_made = self.first is None
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
+        self._within_reach(self.foreign.input, shape)
         for node in self.nodes:
             as_made = as_made or node is self.first        # below it lie pixels, not what the file's network sees of them
             if isinstance(node, Flattening):
@@ -169,9 +172,16 @@ class _Work:
 
     def _shape_out(self, node, layer, shape):
         try:
-            return layer.shape_out(shape)
+            return self._within_reach(node.name, layer.shape_out(shape))
         except check.Expected as error:
             raise unsupported(self.foreign.path, node.name, error.expected, error.got, error.advice) from None
+
+    def _within_reach(self, name, shape):
+        """`shape` of what a node called `name` gives of a picture, before any is computed: a file of a few bytes can say all."""
+        if math.prod(shape) > MOST_NUMBERS:
+            raise check.Expected(f"{self.foreign.path}: {name}", f"at most {MOST_NUMBERS} numbers in the maps of a picture",
+                                 "x".join(map(str, shape)))
+        return shape
 
     def _name(self, wanted):
         """A name for a layer, and for a figure's file: letters, digits, "_", "-" and "." of the node's, which no other layer

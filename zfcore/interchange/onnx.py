@@ -29,7 +29,8 @@ from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Den
                                         nothing_beside, padding, unsupported)
 from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
-from zfcore.interchange.onnx_tensors import BFLOAT16, COMPUTED, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
+from zfcore.interchange.onnx_tensors import (BFLOAT16, COMPUTED, DOUBLE, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed,
+                                             settled)
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
 LARGE = 2**16                                      # bytes of a constant
@@ -89,7 +90,8 @@ class _Reader:
 
     def __init__(self, path, model):
         self.path, self.model, self.graph = path, model, model.graph
-        self.tensors, self.budget = Tensors(path), Budget(path)
+        self.tensors = Tensors(path)
+        self.budget = Budget(self.tensors)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
         # name that a node here gives -> that of the same numbers in the file, "" if it has none
@@ -128,8 +130,10 @@ class _Reader:
         elif find_spec("onnxruntime"):
             found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
-            if self.dtype == np.float16 or any(tensor.data_type in (HALF, BFLOAT16) for tensor in self.initialisers.values()):
-                found.notes.append("numbers of 16 bits: zfcore computes with them in 32, and so does onnxruntime beside it")
+            from onnx import helper
+            kinds = {helper.np_dtype_to_tensor_dtype(self.dtype), *(tensor.data_type for tensor in self.initialisers.values())}
+            found.notes += [f"numbers of {bits} bits: zfcore computes with them in 32, and so does onnxruntime beside it"
+                            for bits, those in ((16, {HALF, BFLOAT16}), (64, {DOUBLE})) if kinds & those]
         else:
             found.engine_hint = "pip install onnxruntime"
         return found
@@ -746,8 +750,9 @@ def _version_of(*packages):
 @dataclass
 class Engine:
     """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once
-    (None: as many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is
-    given to it in 32: its own rounding in 16 is larger than many an error, which it would hide."""
+    (None: as many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 or
+    64 bits is given to it in 32: its own rounding in 16 is larger than many an error, which it would hide, and in 64 it has no
+    convolution."""
     path: Path
     first: Flow
     dtype: np.dtype[Any]
@@ -758,12 +763,15 @@ class Engine:
         """{name: array (N,...)} of x (N,C,H,W)."""
         wanted = list(filter(None, dict.fromkeys(self.aliases.get(name, name) for name in names)))
         count, each = len(x), self.batch or len(x)
-        dtype = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
+        dtype = np.dtype(np.float32) if self.dtype.kind == "f" else self.dtype
         x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(dtype)
         model, weights = self._model(wanted, dtype)
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
         try:
             session = self._session(model)
             rows = [session.run(wanted, {self.first.name: x[k:k + each], **weights}) for k in range(0, len(x), each)]
+        except NotImplemented:                            # which is nothing against the file: none of its tensors is shown
+            return {}
         except Exception as error:                        # onnxruntime has a dozen kinds of its own
             raise check.Expected(f"{self.path}: onnxruntime", "to compute it", said(str(error), 300)) from None
         found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
@@ -794,11 +802,11 @@ class Engine:
                 inputs.append(entering(tensor.name, array.dtype, array.shape))
             else:
                 small.append(numpy_helper.from_array(array, tensor.name))
-        cut = helper.make_graph(nodes, graph.name or "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
+        cut = helper.make_graph(nodes, "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
         for entry in (entry for node in cut.node for entry in node.attribute):
             if entry.HasField("t"):
-                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t)), entry.t.name))
-            elif entry.name == "to" and entry.i in (HALF, BFLOAT16):
+                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t))))
+            elif entry.name == "to" and entry.i in (HALF, BFLOAT16, DOUBLE):
                 entry.i = TensorProto.FLOAT
         whole = helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
         return whole.SerializeToString(), large
@@ -817,4 +825,4 @@ class Engine:
 
 
 def _in_32_bits(array):
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array

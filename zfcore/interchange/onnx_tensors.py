@@ -18,11 +18,12 @@ from zfcore.files import inside, opener, said
 
 PICTURES = "N"
 MOST_BYTES = 2**32                # of tensors that lie in files
-MOST_COMPUTED = 2**31             # bytes of what nodes compute of constants
+# bytes of what nodes compute of constants: so many at most, these of any file, and so many times its own
+MOST_COMPUTED, FREE, TIMES = 2**31, 2**27, 16
 
 # TensorProto.DataType: how the numbers lie in raw_data, and the field that has them where there is none.
-BFLOAT16, HALF, BOOL = 16, 10, 9
-FORMS = {1: ("<f4", "float_data"), 11: ("<f8", "double_data"), HALF: ("<f2", "int32_data"), BFLOAT16: ("<u2", "int32_data"),
+BFLOAT16, HALF, DOUBLE, BOOL = 16, 10, 11, 9
+FORMS = {1: ("<f4", "float_data"), DOUBLE: ("<f8", "double_data"), HALF: ("<f2", "int32_data"), BFLOAT16: ("<u2", "int32_data"),
          2: ("|u1", "int32_data"), 3: ("|i1", "int32_data"), 4: ("<u2", "int32_data"), 5: ("<i2", "int32_data"),
          6: ("<i4", "int32_data"), 7: ("<i8", "int64_data"), BOOL: ("|u1", "int32_data"), 12: ("<u4", "uint64_data"),
          13: ("<u8", "uint64_data")}
@@ -138,16 +139,18 @@ def status_size(path: Path) -> int:
 
 # ------------------------------------------------------------------------------------------------ what nodes compute of them
 class Budget:
-    """Counts the bytes that constants take which nodes compute."""
+    """Counts the bytes that constants take which nodes compute, and holds them against those of the file of `tensors`."""
 
-    def __init__(self, where: object) -> None:
-        self.where, self.bytes = where, 0
+    def __init__(self, tensors: Tensors) -> None:
+        self.where, self.tensors, self.bytes = tensors.path, tensors, 0
 
     def take(self, node: str, shape: Sequence[int], itemsize: int) -> None:
         """Raise Expected, before it is made, for an array of `shape` that would be too much."""
         self.bytes += math.prod(map(int, shape))*itemsize
-        if self.bytes > MOST_COMPUTED:
-            raise Expected(f"{self.where}: {node}", f"constants of at most {MOST_COMPUTED} bytes in all", f"{self.bytes}")
+        most = min(MOST_COMPUTED, FREE + TIMES*(status_size(self.where) + self.tensors.external))
+        if self.bytes > most:
+            raise Expected(f"{self.where}: {node}", f"constants of at most {most} bytes in all, computed of a file of this size",
+                           f"{self.bytes}")
 
 
 def settled(array: NDArray[Any]) -> NDArray[Any]:
@@ -250,6 +253,11 @@ def _arithmetic(operation):
     return of_two
 
 
+def _equal(a, take, x, y):
+    take(np.broadcast_shapes(x.shape, y.shape), bool)
+    return np.asarray(x == y)
+
+
 def _quotient(x, y):
     if x.dtype.kind in "iu" and ((x < 0).any() or (y <= 0).any()):
         _refuse()                                          # ONNX rounds it towards 0
@@ -289,5 +297,5 @@ COMPUTED = {"Constant": _constant, "ConstantOfShape": _constant_of_shape, "Gathe
             "Shape": lambda a, take, x: np.array(x.shape, np.int64)[slice(getattr(a, "start", 0), getattr(a, "end", None))],
             "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract),
             "Mul": _arithmetic(np.multiply),
-            "Equal": lambda a, take, x, y: np.asarray(x == y), "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative,
+            "Equal": _equal, "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative,
             "ReduceProd": _reduced_product}

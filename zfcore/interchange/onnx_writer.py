@@ -14,6 +14,7 @@ from zfcore.files import opener
 from zfcore.hints import Array, FilePath
 from zfcore.interchange.foreign import for_kind
 from zfcore.interchange.onnx_metadata import KEY, to_metadata
+from zfcore.interchange.preprocessing import as_exported
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
 from zfcore.network import Network
@@ -26,7 +27,8 @@ def write(network: Network, path: FilePath, mean: Array | None = None, classes: 
           softmax: bool = False) -> None:
     """Write `network` to the ONNX file `path`, whole or not at all.
 
-    mean            the mean image (3,size,size) of its pictures, which is kept in the file's metadata, as `classes` are
+    mean            the mean image (3,size,size) of its pictures, which is kept in the file's metadata, as `classes` are; what
+                    is to enter is then told in the input's doc_string
     preprocessing   take uint8 RGB pictures (N,H,W,3), the centre crops of those, and subtract the mean's in the graph; else
                     float ones (N,3,H,W) less the mean
     softmax         give probabilities, not scores
@@ -39,7 +41,8 @@ def write(network: Network, path: FilePath, mean: Array | None = None, classes: 
         raise check.Expected(path, "the package onnx, which writes such files", "none installed", "pip install onnx") from None
     mean = None if mean is None else to_host(mean)
     work = _Writer(onnx, network)
-    work.see(None if not preprocessing else _centre(network, mean))
+    work.see(None if not preprocessing else _centre(network, mean),
+             "" if mean is None else as_exported(network.input_shape, mean, preprocessing))
     for layer, shape, out in zip(network.layers, network.shapes, network.shapes[1:]):
         for_kind(_NODES, layer, path)(work, layer, shape, out)
     model = work.model(network.shapes[-1], softmax)
@@ -68,13 +71,14 @@ class _Writer:
         self.taken = {layer.name for layer in network.layers}
         self.at = self.entered = None
 
-    def see(self, mean):
-        """Let pictures enter: float ones less the mean, or uint8 ones, of which `mean` (3,H,W) is subtracted here."""
+    def see(self, mean, told):
+        """Let pictures enter, of which a sentence is `told`: float ones less the mean, or uint8 ones, of which `mean` (3,H,W) is
+        subtracted here."""
         C, H, W = self.network.input_shape
         self.at = self.free("pictures")
         kinds, helper = self.onnx.TensorProto, self.onnx.helper
         kind, shape = (kinds.FLOAT, ["N", C, H, W]) if mean is None else (kinds.UINT8, ["N", H, W, C])
-        self.entered = helper.make_tensor_value_info(self.at, kind, shape)
+        self.entered = helper.make_tensor_value_info(self.at, kind, shape, told)
         if mean is not None:
             self.node("Cast", self.free("pixels"), to=kinds.FLOAT)
             self.node("Transpose", self.free("channels_first"), perm=[0, 3, 1, 2])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.files import real, said, whole
-from zfcore.hints import Floats
+from zfcore.hints import Floats, Shape
 from zfcore.interchange.foreign import Foreign, part_of
 
 SMALLEST = 1e-6                   # factor of pixels
@@ -100,6 +100,19 @@ class Preprocessing:
         order = slice(None, None, -1) if self.channels == "bgr" else slice(None)
         return {"input_size": [len(self.scale), crop, crop], "mean": mean[order].tolist(), "std": std[order].tolist(),
                 "crop_pct": crop/self.size, "interpolation": "bicubic", "channels": self.channels}
+
+
+def as_exported(shape: Shape, mean: NDArray[np.float32], within: bool = False) -> str:
+    """Sentence that tells what a network of zfcore's for pictures of `shape` (3,H,W) takes, whose mean image (3,size,size) the
+    file itself subtracts (`within`) or not: whatever it saw when it was imported, RGB pixels less that."""
+    _, H, W = shape
+    form = f"uint8 (N,{H},{W},3)" if within else f"float32 (N,3,{H},{W})"
+    colours = ", ".join(f"{value:.4g}" for value in mean.mean(axis=(1, 2), dtype=np.float64))
+    even = (mean == mean[:, :1, :1]).all()
+    less = (f", of which it subtracts the mean itself ({colours})" if within else f" less {colours}" if even else
+            f" less the middle of the mean image {'x'.join(map(str, mean.shape))} that stands in the file ({colours} on average)")
+    return (f"{form}, RGB, pixels 0 to 255{less}; pictures are brought to {mean.shape[1]}x{mean.shape[2]} pixels, whose middle "
+            f"{H}x{W} enters")
 
 
 def seen_by(foreign: Foreign, channels: str | None = None, mean: Floats | None = None, std: Floats | None = None,

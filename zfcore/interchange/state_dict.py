@@ -1,10 +1,11 @@
 """Weights without a network: tensors with names, and the layers that somebody says they are of.
 
 A file of weights alone does not tell how its layers lie. `--model` does: one of zfcore's models, whose classes and pictures'
-size follow from the tensors, or a JSON file with a layer table. Tensors are matched to the layers with weights in the file's
-order, and every shape must fit.
+size follow from the tensors, or a JSON file with a layer table. Tensors are matched to the layers with weights by their
+names, those whose names are no layer's in the file's order, and every shape must fit.
 """
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,8 +78,9 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
         of_layer = {key: numbers(name) for key, name in owners.get(layer.name, {}).items()}
         nodes.append(for_kind(_NODES, layer, path)(layer, (layer.name, at, layer.name), of_layer))
         at = layer.name
-    by_name = ordered or _names_of(network, groups) is not None
-    notes = [] if by_name else ["tensors: matched to layers by shape, and by the order of their names"]
+    by_order = _by_order(network, owners, groups, shapes)
+    notes = [f"tensors of equal shapes: matched to layers by {'their order' if ordered else 'the order of their names'} alone: "
+             + ", ".join(f"{layer} <- {next(iter(owners[layer].values()))}" for layer in by_order)] if by_order else []
     torch = all(map(_version, weights.needs)) and _version("torch")
     return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes=notes,
                    engine_hint=f"pip install {' '.join(weights.needs)}",
@@ -150,7 +152,7 @@ def grouped(shapes: Mapping[str, Shape]) -> dict[str, Group]:
     for name in shapes:
         owner, _, key = name.rpartition(".")
         if key != "num_batches_tracked":
-            groups.setdefault(owner.removeprefix("module."), {})[key] = name
+            groups.setdefault(owner, {})[key] = name
     return groups
 
 
@@ -210,31 +212,57 @@ def wanted(network: Network) -> dict[str, dict[str, Shape]]:
 
 def _matched(network, groups, shapes, ordered):
     """{layer: Group} of the layers with parameters; None where the tensors are not theirs."""
-    of_layers, left = wanted(network), dict(groups)
-    by_name = _names_of(network, groups)
+    of_layers = wanted(network)
+    if len(groups) != len(of_layers):
+        return None
+    by_name = _names_of(network, groups, shapes)
+    left = [name for name in groups if name not in by_name.values()]
     if not ordered:
-        left = dict(sorted(groups.items(), key=lambda item: _natural(item[0])))
+        left.sort(key=_natural)
     owners = {}
     for layer, needed in of_layers.items():
-        if by_name is not None:
-            name = by_name[layer]
-        elif ordered:
-            name = next(iter(left), None)
-        else:
-            name = next((one for one, group in left.items() if _fits(needed, group, shapes)), None)
-        if name is None or not _fits(needed, left[name], shapes):
+        name = by_name.get(layer)
+        if name is None:
+            name = left[0] if ordered else next((one for one in left if _fits(needed, groups[one], shapes)), None)
+            if name is None:
+                return None
+            left.remove(name)
+        if not _fits(needed, groups[name], shapes):
             return None
-        owners[layer] = left.pop(name)
-    return None if left else owners
+        owners[layer] = groups[name]
+    return owners
 
 
-def _names_of(network, groups):
-    """{layer: what the tensors of that name belong to}, where all are called as the layers are; else None."""
+def _names_of(network, groups, shapes):
+    """{layer: the name of its Group} of the layers whose names the file has; {} where some, but not all, are called like
+    layers that they do not fit: then the names say something else."""
     own = wanted(network)
-    for names in ({name: name for name in own}, module_names(network)):
-        if {names[layer] for layer in own} == set(groups):
-            return names
-    return None
+    named = max((_called(names, groups) for names in ({name: name for name in own}, module_names(network))), key=len)
+    named = {layer: name for layer, name in named.items() if layer in own}
+    fit = len(set(named.values())) == len(named) and all(_fits(own[layer], groups[name], shapes) for layer, name in named.items())
+    return named if fit or set(named) == set(own) else {}
+
+
+def _called(names, groups):
+    """{layer: the Group that is called as `names` say}: but for words with which all begin, as "module." and "_orig_mod.", or
+    as no other one behind a dot."""
+    shared = len(os.path.commonprefix([owner.split(".")[:-1] for owner in groups]))
+    short = {".".join(owner.split(".")[shared:]): owner for owner in groups}
+    found = {}
+    for layer, name in names.items():
+        ends = [owner for owner in groups if owner.endswith(f".{name}")]
+        own = name if name in groups else short.get(name, ends[0] if len(ends) == 1 else None)
+        if own is not None:
+            found[layer] = own
+    return found
+
+
+def _by_order(network, owners, groups, shapes):
+    """The layers whose tensors would fit another of them as well, and have no names that tell."""
+    of_layers, named = wanted(network), _names_of(network, groups, shapes)
+    unnamed = [layer for layer in of_layers if layer not in named]
+    return [layer for layer in unnamed
+            if any(_fits(of_layers[layer], owners[other], shapes) for other in unnamed if other != layer)]
 
 
 def _fits(needed, group, shapes):
@@ -250,7 +278,10 @@ def _natural(name):
 
 def _misfit(path, network, groups, shapes):
     """The sentence with the layers and the tensors that do not fit, beside each other."""
-    of_layers, there = list(wanted(network).items()), list(groups.items())
+    of_layers, named = list(wanted(network).items()), _names_of(network, groups, shapes)
+    rest = iter([name for name in groups if name not in named.values()])
+    there = [(name, groups[name]) for layer, _ in of_layers if (name := named.get(layer) or next(rest, None)) is not None]
+    there += [(name, groups[name]) for name in rest]
     pairs = []
     for k in range(max(len(of_layers), len(there))):
         layer, needed = of_layers[k] if k < len(of_layers) else ("no layer", {})
