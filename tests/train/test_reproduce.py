@@ -19,7 +19,7 @@ from train import ablation, reproduce
 from train.__main__ import main as train
 from train.paper import ITEMS, looking, networks, outcome, page, setting
 from train.paper import transfers as of_transfer
-from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, of_two_groups, paired
+from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, number, of_two_groups, paired
 from train.reproduce import main
 from zfcore import plots, results, trained
 from zfcore.analysis.diagnostics import Diagnosis
@@ -118,6 +118,29 @@ def test_facts_agree_where_they_are_the_papers():
     ([UNDECIDED, NOT_HERE], UNDECIDED), ([AGREES, DOES_NOT], "agrees in part"), ([NOT_HERE], NOT_HERE), ([""], ""), ([], "")])
 def test_an_items_verdict_is_that_of_its_claims(words, whole):
     assert Outcome("fig2", tuple(Number("a claim", 1.0, verdict=word) for word in words)).verdict == whole
+
+
+@pytest.mark.parametrize("numbers, left", [
+    ((math.nan, None, None), (None, None, None)), ((1.0, math.nan, math.nan), (1.0, None, None)), ((1.0, -math.inf, 2.0), (1.0, None, None))])
+def test_what_is_not_finite_is_no_number_decides_nothing_and_is_kept_as_all_are(tmp_path, numbers, left):
+    found = Outcome("fig2", tuple(Number("it", *numbers, rule="a rule", verdict=word) for word in (*VERDICTS, "")),
+                    took={"seconds": 1.0, "pictures": 0, "networks": 0}, versions={})
+    outcome.save(tmp_path, found)
+    again = outcome.load(tmp_path).numbers
+    assert [(n.here, n.low, n.high) for n in again] == [left]*5 and [n.verdict for n in again] == [NOT_HERE]*4 + [""]
+    assert all(n.rule == "a rule; not finite here" for n in again)
+    assert exactly("a fact", math.nan, 1).verdict == NOT_HERE and number("a mean", [math.nan]).here is None
+
+
+@pytest.mark.parametrize("n, moves, verdict", [(3, (), NOT_HERE), (5, (), NOT_HERE), (5, (0,), NOT_HERE), (5, (0, 9), AGREES),
+                                               (3, (0,), UNDECIDED)])
+def test_of_a_layer_that_random_places_do_not_change_no_lead_is_told(n, moves, verdict):
+    """`moves`: the pairs in which they do; only the first and the last have no picture in common."""
+    m = n*(n - 1)//2
+    scores, random = np.zeros((2, 1, m)), np.zeros((2, 2, m))
+    scores[1], random[1], random[0][:, [at for at in moves if at < m]] = 0.1, 0.2, 0.3
+    claim = looking.shrinking(SimpleNamespace(pictures=np.zeros(n), scores=scores, random=random, layers=np.array(["conv5", "fc7"])))
+    assert claim.verdict == verdict and ("changes the signs of conv5 or fc7 alike" in claim.rule) == (verdict == NOT_HERE)
 
 
 def views(projections, pictures=None):
