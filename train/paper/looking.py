@@ -244,9 +244,11 @@ def of_part(found, k, j, layer, part):
     rule = (f"agrees: both p < 0.05, corrected for {found.corrected.size} tests (p {corrected[0]:.2g}, {corrected[1]:.2g}; "
             f"{found.permutations} permutations); does not: the interval (jackknife over {plural(n, 'picture')}) lies below 0")
     what = f"{layer}, {part}: more alike than random places, and than other pictures' places of it"
+    if lacks := found.lacking():
+        rule = f"{lacks}; {rule}"
     return with_jackknife(what, ahead, n, "sign change", "lower than random (section 4.3)", rule,
-                          lambda low, high: VERDICTS[0] if (corrected < 0.05).all() else VERDICTS[1] if high < 0
-                          else VERDICTS[2])
+                          lambda low, high: VERDICTS[0] if (corrected < 0.05).all() and not lacks else VERDICTS[1] if high < 0
+                          else VERDICTS[3] if lacks else VERDICTS[2])
 
 
 def of_common_place(found, k, layer):
