@@ -167,14 +167,14 @@ def hiding(setting):
     """Figure 7: where P falls and where the strongest map's sum does, beside other pictures' boxes and projections."""
     count = min(setting.of(24, 60, 200), len(setting.pictures))
     found, figures = setting.look("fig7", "occlusion", f"--pictures=random:{count}")
-    clean, lowest, lost, follows = (np.concatenate(each) for each in zip(*(
-        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)),
-         (one.most_probable != one.clean_classes[:, None, None]).mean(axis=(1, 2)),
-         occluding.correlation_with_projection(one)) for one in found)))
+    clean, lowest, lost, wrong, follows = (np.concatenate(each) for each in zip(*(
+        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)), occluding.share_lost(one),
+         one.clean_classes != one.labels, occluding.correlation_with_projection(one)) for one in found)))
     others = occluding.correlation_with_other_projections(found) if count > 1 else np.full(count, np.nan)
     numbers = [number("P(true class) of the clean picture", 100*clean, "%"),
                number("P(true class) at the worst place of the square", 100*lowest, "%"),
                number("places at which another class wins", 100*lost, "%", "2 and 15 % in two pictures"),
+               number("clean pictures in which another class wins", 100*wrong, "%"),
                number("correlation of the map's fall with its own projection", follows),
                number("with the projection of another picture (control)", others),
                paired("the strongest map's sum falls where its projection lies", follows - others, "correlation", "section 4.2",

@@ -2,6 +2,7 @@
 
     occlusion                      a grey square slid over each picture; at every place of it the sum of the strongest map
                                    of layer 5, P(true class) and the most probable class; and the map's projection
+    share_lost                     where another class wins than the one that is followed
     drop_form                      the same falls as other tools show them, spread over the pixels
     fall_inside_box                how much of the fall of P lies inside the object, where that is known
     correlation_with_projection    whether the map's sum falls where its projection lies
@@ -376,6 +377,11 @@ def _cover(starts, size, side):
     """(R,side) of 0 and 1: which pixels of an axis each place of the square covers."""
     pixel = np.arange(side)
     return ((pixel >= starts[:, None]) & (pixel < starts[:, None] + size)).astype(float)
+
+
+def share_lost(found):
+    """(n,): the share of the places of the square at which another class than the one that is followed is the most probable."""
+    return (found.most_probable != found.labels[:, None, None]).mean(axis=(1, 2))
 
 
 def fall_inside_box(found):
