@@ -317,6 +317,12 @@ def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs
         assert [text.get_text() for text in axes.get_legend().texts][2:] == ["the learning rate falls"]*(epochs > 1)
 
 
+def test_the_epoch_of_the_network_at_hand_is_marked_and_named():
+    for axes in plots.learning_curves(history(9), 5).axes:
+        assert "this network: epoch 5" in [text.get_text() for text in axes.get_legend().texts]
+        assert [5, 5] in [list(line.get_xdata()) for line in axes.lines]
+
+
 @pytest.mark.parametrize("draw, found", [(plots.unit_blocks, unit_views(layer="fc8")),
                                          (plots.sanity_checks, sanity_checks())])
 def test_a_unit_of_a_class_whose_letters_the_font_lacks_has_the_class_s_number(draw, found):

@@ -82,9 +82,10 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
 
 
 @styled
-def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+def learning_curves(history: Mapping[str, Sequence[float]], epoch: int | None = None) -> Figure:
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell, as the legend
-    says. Raises Expected for a history without these columns or epochs."""
+    says, and a dashed one at an `epoch`, that of the network at hand. Raises Expected for a history without these columns or
+    epochs."""
     check.instance("history", history, Mapping)
     history = {column: check.numbers(f"history: {column}", history.get(column, ()))
                for column in ("epoch", "lr", "train_loss", "train_error", "val_loss", "val_error")}
@@ -100,9 +101,11 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
             values = factor*history[f"{part}_{name}"]
             axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})",
                       clip_on=False)
-        falls = [epoch for before, after, epoch in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
-        for number, epoch in enumerate(falls):
-            axes.axvline(epoch - 0.5, color=GREY, lw=0.5, label="_" if number else "the learning rate falls")
+        falls = [later for before, after, later in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
+        for number, fall in enumerate(falls):
+            axes.axvline(fall - 0.5, color=GREY, lw=0.5, label="_" if number else "the learning rate falls")
+        if epoch is not None:
+            axes.axvline(epoch, color=INK, lw=1, ls=(0, (3, 3)), label=f"this network: epoch {epoch}")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         margin = max(0.5, 0.03*(epochs[-1] - epochs[0]))
