@@ -28,7 +28,7 @@ from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
-from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.occlusion import Occlusion, silent
 from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.backend import to_host
@@ -264,6 +264,7 @@ def occlusion(found: Occlusion) -> "Sheet":
 
     (a) the picture with the square where P falls most, the object's box dashed   (b) the sum of the strongest map
     (c) that map's projection from this picture, framed, and from others   (d) P of the class, always from 0 to 1
+    where P falls nowhere (a) has no square, where no map fires (b) is of the first one: the titles say so
     then the fall of P where a pixel is hidden, the mean over all squares that hide it, from blue (P rises) to red; its scale
     reaches at least to 0.1, so that a fall of nothing looks like nothing   (e) the most probable class
 
@@ -276,10 +277,11 @@ def occlusion(found: Occlusion) -> "Sheet":
     for i, label in enumerate(found.labels.tolist()):
         name = str(label) if found.classes is None else named(found.classes[label], label)
         fall = np.nanmax(np.abs(found.drops[i]))
+        none = bool(silent(found)[i])
         panels = [
-            ("(a) hidden where P falls most", _occluded),
-            (f"(b) sum of {found.layer} map {found.units[i]}", _map_sum),
-            ("(c) projected: from here (framed), from others", _map_views),
+            ("(a) hidden where P falls most" if _falls(found, i) else "(a) P falls nowhere", _occluded),
+            (f"(b) {f'no {found.layer} map fires; sum of' if none else f'sum of {found.layer}'} map {found.units[i]}", _map_sum),
+            (f"(c) projected: {'nothing '*none}from here (framed), from others", _map_views),
             (f"(d) P({name})", _probability),
             ("fall of P where hidden" + f", {fall:.1g} at most"*bool(fall < LEAST_FALL), _fall),
             ("(e) most probable class", _class_map)]
@@ -311,11 +313,16 @@ def _framed(draw, found, i):
     return inside
 
 
+def _falls(found, i):
+    return found.probabilities[i].min() < found.clean_probabilities[i]
+
+
 def _occluded(axes, found, i):
     picture, size = found.pictures[i].copy(), found.size
-    row, column = np.unravel_index(found.probabilities[i].argmin(), found.probabilities[i].shape)
-    top, left = found.tops[row], found.lefts[column]
-    picture[top:top + size, left:left + size] = found.grey
+    if _falls(found, i):
+        row, column = np.unravel_index(found.probabilities[i].argmin(), found.probabilities[i].shape)
+        top, left = found.tops[row], found.lefts[column]
+        picture[top:top + size, left:left + size] = found.grey
     axes.imshow(picture, extent=(0, *picture.shape[1::-1], 0))
     if found.boxes is not None:
         y0, x0, y1, x1 = found.boxes[i]

@@ -11,7 +11,7 @@ from PIL import Image
 from zfcore import fusion, plots, results
 from zfcore.__main__ import main
 from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_other_projections, correlation_with_projection,
-                                       drop_form, fall_inside_box, fall_inside_other_boxes, occlusion, share_lost)
+                                       drop_form, fall_inside_box, fall_inside_other_boxes, occlusion, share_lost, silent)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.commands.occlusion import closing
@@ -396,6 +396,39 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
     assert shades[0] < 5 and shades[1] > 60
     assert said[0] == "picture 7: a bright one" and "(d) P(a bright one)" in said
     assert "fall of P where hidden, 2e-05 at most" in said and "fall of P where hidden" in said
+
+
+def silent_one():
+    """Two pictures that make no map fire, so that P is the same at all places, and one that does."""
+    network, picture, mean = planted(EVERYWHERE)
+    network["conv1"].parameters["b"] = np.float64([-20, -1e6])                  # the blob alone is brighter than that
+    return occlusion(Trained(network, mean), np.concatenate([picture]*3)*np.uint8([0, 0, 1])[:, None, None, None], [0, 1, 0], size=10,
+                     stride=5)
+
+
+@pytest.mark.figures
+def test_where_no_map_fires_and_p_falls_nowhere_titles_and_the_sentence_say_so(monkeypatch):
+    found, said, panels = silent_one(), [], []
+    monkeypatch.setattr(plots.Sheet, "text", lambda self, left, top, lines, *more, **look: said.append(lines))
+    plots.occlusion(found)
+    assert silent(found).tolist() == [True, True, False] and found.units.tolist() == [0, 0, 0]
+    assert [sum(line.startswith(title) for line in said) for title in (
+        "(a) P falls nowhere", "(a) hidden where P falls most", "(b) no conv1 map fires; sum of map 0", "(b) sum of conv1 map 0",
+        "(c) projected: nothing from here (framed)", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
+    shown = lambda i: plots._occluded(type("", (), {"imshow": lambda self, pixels, extent: panels.append(pixels)})(), found, i)
+    for i in (0, 2):
+        shown(i)
+    assert (panels[0] == found.pictures[0]).all() and (panels[1] == found.grey).sum() == 3*10*10
+    told = closing(None, [found])
+    assert re.search(r"a correlation of \d\.\d\d, over the 1 in which it does fall; no conv1 map fires in 2 of these pictures$", told)
+    only = closing(None, [replace(found, **{name: value[:2] for name, value in vars(found).items()
+                                            if isinstance(value, np.ndarray) and len(value) == 3})])
+    assert "correlation" not in only and only.endswith("; no conv1 map fires in 2 of these pictures")
+
+
+def test_a_map_whose_sum_is_0_though_it_is_projected_is_not_silent():
+    found = silent_one()
+    assert not silent(replace(found, projections=np.ones_like(found.projections))).any()
 
 
 CROP = 27

@@ -103,7 +103,10 @@ def closing(args, found):
                      f"{100*np.nanmean(area):.0f} % of the picture")
             if len(inside) > 1:
                 said += f" ({100*np.nanmean(occluding.fall_inside_other_boxes(found)):.0f} % inside the boxes of the other pictures)"
-    if not np.isnan(follows).all():
+    silent, known = np.concatenate([occluding.silent(one) for one in found]), np.isfinite(follows)
+    if known.any():
         said += (f"; how far the strongest {found[0].layer} map falls follows its projection with a correlation of "
-                 f"{np.nanmean(follows):.2f}")
+                 f"{follows[known].mean():.2f}{'' if known.all() else f', over the {known.sum()} in which it does fall'}")
+    if silent.any():
+        said += f"; no {found[0].layer} map fires{f' in {silent.sum()} of these pictures' if len(silent) > 1 else ''}"
     return said
