@@ -317,6 +317,27 @@ def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs
         assert [text.get_text() for text in axes.get_legend().texts][2:] == ["the learning rate falls"]*(epochs > 1)
 
 
+@pytest.mark.parametrize("value, count, said", [(100, 2, "100"), (99.4, 2, "99"), (99.6, 2, "100"), (1234.6, 3, "1235"), (-250, 2, "-250"),
+                                                (0.0123, 2, "0.012"), (2.345, 3, "2.35"), (1e7, 2, "1e+07"), (np.nan, 2, "nan")])
+def test_a_number_above_100_is_written_out(value, count, said):
+    assert plots._digits(value, count) == said
+
+
+def test_all_of_a_change_is_written_out_and_lies_on_its_axis():
+    found = an_evolution(["conv1"])
+    found = replace(found, moved={"conv1": np.array([0.5, np.nan, 1])}, change={"conv1": np.array([1.9, 1.2, np.nan])})
+    change, moved = [figure_of(draw) for *_, draw in plots.evolution(found).panels]
+    assert change.get_ylim()[1] > 1.9 and moved.get_ylim()[1] == pytest.approx(102)
+    assert [text.get_text() for text in moved.get_legend().texts] == ["conv1  100"]
+
+
+def figure_of(draw):
+    """Axes that a panel of a sheet has drawn on."""
+    axes = Figure().add_subplot()
+    draw(axes)
+    return axes
+
+
 def test_the_epoch_of_the_network_at_hand_is_marked_and_named():
     for axes in plots.learning_curves(history(9), 5).axes:
         assert "this network: epoch 5" in [text.get_text() for text in axes.get_legend().texts]

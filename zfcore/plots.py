@@ -99,7 +99,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], epoch: int | None = 
     for axes, name, factor, title in ((left, "loss", 1, "loss (cross-entropy)"), (right, "error", 100, "top-1 error, %")):
         for part, colour, word in (("train", TRAIN, "training"), ("val", VAL, "validation")):
             values = factor*history[f"{part}_{name}"]
-            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})",
+            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({_digits(values[-1], 3)})",
                       clip_on=False)
         falls = [later for before, after, later in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
         for number, fall in enumerate(falls):
@@ -156,7 +156,7 @@ def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[in
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter(lambda x, _: _digits(x, 2))
     axes.set_xlabel("ranks")
     axes.set_ylabel("seconds a step")
     axes.grid(color="#e4e4e4", lw=0.6)
@@ -192,7 +192,7 @@ def projections(found: Projection) -> "Sheet":
     Small ones are enlarged, each pixel to a square."""
     check.instance("found", found, Projection)
     tiles, values = to_host(found.pixels).transpose(3, 1, 2, 0), to_host(found.values)
-    return _beside([_titled(_enlarged(signed_tiles(tile[None]), 96)[0], f"{value:.3g}")
+    return _beside([_titled(_enlarged(signed_tiles(tile[None]), 96)[0], _digits(value, 3))
                     for tile, value in zip(tiles, values)], WIDEST)
 
 
@@ -531,11 +531,11 @@ def _steps(found):
         def draw(axes):
             for k, (layer, row) in enumerate(curves.items()):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
-                          label=f"{_short(layer, 12)}  {factor*row[-1]:.2g}")
+                          label=f"{_short(layer, 12)}  {_digits(factor*row[-1], 2)}")
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
             axes.set_xlabel("epochs")
-            axes.set_ylim(0, factor*1.02)
+            axes.set_ylim(0, 1.02*np.nanmax([factor, *(factor*step for row in curves.values() for step in row)]))
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8, title="the last step", title_fontsize=8)
         return draw
     for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
@@ -1026,6 +1026,11 @@ def named(name: str, number: int) -> str:
 @cache
 def _letters():
     return get_font(findfont("DejaVu Sans")).get_charmap()
+
+
+def _digits(value, count):
+    """A number with so many digits that count, or with all before the point: 100, where a format of two digits has 1e+02."""
+    return f"{value:.0f}" if 10**count - 0.5 <= abs(value) < 1e6 else f"{value:.{count}g}"
 
 
 def _length(text, size=SMALL):
