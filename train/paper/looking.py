@@ -115,8 +115,9 @@ def evolving(setting):
                for layer in layers]
     numbers += [of_two_groups(f"{layer} still changes more than {first} {span}", change[layer], change[first], "1 - cosine",
                               "layers 1, 2 settle in a few epochs, 4, 5 only after 40 to 50 of 70") for layer in layers[1:]]
-    numbers += [number(f"{layer} (control): between units that have nothing to do with each other", found.unrelated[layer],
-                       "1 - cosine") for layer in (first, layers[-1])]
+    numbers += [Number(f"{layer} (control): between units that have nothing to do with each other",
+                       float(found.unrelated[layer][0]), unit="1 - cosine", rule="a mean over pairs of units, without a spread")
+                for layer in dict.fromkeys((first, layers[-1]))]
     looked = f", {per_class} pictures of each class" if per_class else ""
     return Outcome("fig4", tuple(numbers), shown(figures,
                                                  "The strongest projection of a unit after the kept epochs; below, how "
