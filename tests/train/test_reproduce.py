@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.analysis.test_evolution import planted_run
 from tests.analysis.test_top_activations import SIZE
+from tests.spoken import in_one
 from tests.train.test_transfer import made as transfers  # noqa: F401  (a fixture)
 from train import ablation, reproduce
 from train.__main__ import main as train
@@ -187,6 +188,9 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
         assert word in found[name].lacking
     assert {n.verdict for n in found["fig7"].numbers if n.what == "P falls where the object is hidden"} == {NOT_HERE}
     assert found["fig4"].numbers and found["table2"].took["networks"] == 4 and found["fig6"].took["networks"] == 4
+    controls = [n for n in found["fig4"].numbers if "(control)" in n.what]
+    assert [n.what.split()[0] for n in controls] == ["conv1", "conv5"] and not any("pictures" in n.rule for n in controls)
+    assert "agree; apart from the paper's, this project's sanity checks: " + page.verdict_in_words(found["sanity"]) in in_one(said)
     rows = numbers(tmp_path/"out")
     assert {row["item"] for row in rows} == set(ITEMS) and {row["verdict"] for row in rows} <= {"", *VERDICTS}
     for name, one in found.items():
@@ -429,6 +433,13 @@ def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     assert "<script" not in told and "</table" not in told and "[x](y)" not in told
     assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line
                 and line.count("|") > 5}) == 1
+
+
+def test_the_projects_own_checks_are_counted_apart_from_the_papers_claims():
+    of = lambda name, *words: Outcome(name, tuple(Number("a claim", 1.0, verdict=word) for word in words))
+    found = {"fig2": of("fig2", AGREES), "fig3": of("fig3", AGREES)}
+    assert page.apart(found) == "" and page.apart(found | {"sanity": of("sanity", AGREES, AGREES, NOT_HERE)}) == (
+        "; apart from the paper's, this project's sanity checks: 2 agree, 1 not measurable here")
 
 
 @pytest.mark.parametrize("value, said", [(None, ""), (0.0, "0"), (62_357_608.0, "62,357,608"), (87.685, "87.7"),
