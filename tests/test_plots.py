@@ -331,6 +331,19 @@ def test_all_of_a_change_is_written_out_and_lies_on_its_axis():
     assert [text.get_text() for text in moved.get_legend().texts] == ["conv1  100"]
 
 
+@pytest.mark.parametrize("silent, said", [(0, "the 4 strongest projections of 3 units; aliasing"),
+                                          (1, "the 4 strongest projections of 2 units; 1 more never fires; aliasing"),
+                                          (2, "the 4 strongest projections of 1 unit; 2 more never fire; aliasing"),
+                                          (3, "none of these 3 units ever fires; aliasing")])
+def test_units_that_never_fire_are_counted_as_what_they_are_and_no_tick_says_more_than_100_percent(silent, said):
+    found = a_diagnosis("tiny", 3)
+    found.projections[:silent] = 0
+    sheet = plots.diagnostics([found])
+    assert sum(line.startswith(f"conv2: {said}") for line in words(sheet)) == 1
+    axes = figure_of(sheet.panels[-1][-1])                                          # fc6 has no unit that fires
+    assert max(axes.get_yticks()) == 100 < axes.get_ylim()[1] and len(axes.get_yticks()) > 3
+
+
 def figure_of(draw):
     """Axes that a panel of a sheet has drawn on."""
     axes = Figure().add_subplot()

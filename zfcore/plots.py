@@ -565,8 +565,10 @@ def _first_layer(one, per_filter, what):
 def _second_layer(one):
     k, fires = one.projections.shape[1], np.abs(one.projections).any(axis=(1, 2, 3, 4))
     title = f"{one.layer}: the {k} strongest projections of {plural(fires.sum(), 'unit')}"
-    if not fires.all():
-        title += f"; {(~fires).sum()} more never fire"
+    if not fires.any():
+        title = f"{one.layer}: none of these {plural(len(fires), 'unit')} ever fires"
+    elif not fires.all():
+        title += f"; {(silent := (~fires).sum())} more never {'fires' if silent == 1 else 'fire'}"
     if np.isfinite(one.aliasing):
         title += f"; aliasing {one.aliasing:.3f}"
     there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere
@@ -607,7 +609,9 @@ def _statistics(found):
     def with_legend(draw):
         def inside(axes):
             draw(axes)
-            axes.set_ylim(0, 1.4*axes.get_ylim()[1])
+            _, top = axes.get_ylim()
+            axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
+            axes.set_ylim(0, 1.4*top)                                     # above all that is drawn, and without ticks, the legend
             axes.legend(loc="upper right", fontsize=7)
         return inside
     for number, draw in enumerate((sizes, spectra, dead)):
@@ -625,7 +629,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([*_wrapped(_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
+    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
                                    f"rank {rank:.2f}"] for name, cosine, rank in means)]
     title = []
     for word, whole, shares, area in (("box", "area", found.inside, found.area),
@@ -640,7 +644,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
 
 
-def _in_words(condition, layer):
+def condition_in_words(condition: str, layer: str) -> str:
     """A control as a heading: "conv5 to conv4" alone does not say what is done to these layers."""
     return f"random order of weights: {condition}" if condition.split(" to ")[0] == layer else condition
 
