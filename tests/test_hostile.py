@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from tests.hostile import KINDS, a_checkpoint, a_packed_set, a_result, spoil, tree
+from tests.spoken import in_one
 from zfcore import files, results
 from zfcore.__main__ import main as zfcore
 from zfcore.analysis.sanity_checks import SanityChecks
-from zfcore.analysis.top_activations import UnitViews
+from zfcore.analysis.top_activations import TopActivations, UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
@@ -171,6 +172,17 @@ def test_redraw_looks_at_all_files_before_it_draws_one(tmp_path, capsys):
         zfcore(["redraw", str(tmp_path/"a.h5"), str(tmp_path/"b.h5")])
     assert left.value.code == 2 and "b.h5: /cosine: expected shape (2, 3), got (2, 1)" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_redraw_names_the_pass_that_lies_among_results_and_draws_these(tmp_path, capsys):
+    a_result(TopActivations)(tmp_path/"strongest.h5")
+    a_result(SanityChecks)(tmp_path/"a.h5")
+    zfcore(["redraw", *(str(tmp_path/name) for name in ("strongest.h5", "a.h5"))])
+    said = in_one(capsys.readouterr().out)
+    assert "strongest.h5 holds TopActivations, which no command draws" in said and [p.name for p in tmp_path.glob("*.png")] == ["a.png"]
+    with pytest.raises(SystemExit) as left:
+        zfcore(["redraw", str(tmp_path/"strongest.h5")])
+    assert left.value.code == 2 and "expected a result that a command draws" in in_one(capsys.readouterr().err)
 
 
 # ------------------------------------------------------------------------------------------- what is no file; links

@@ -317,6 +317,46 @@ def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs
         assert [text.get_text() for text in axes.get_legend().texts][2:] == ["the learning rate falls"]*(epochs > 1)
 
 
+@pytest.mark.parametrize("value, count, said", [(100, 2, "100"), (99.4, 2, "99"), (99.6, 2, "100"), (1234.6, 3, "1235"), (-250, 2, "-250"),
+                                                (0.0123, 2, "0.012"), (2.345, 3, "2.35"), (1e7, 2, "1e+07"), (np.nan, 2, "nan")])
+def test_a_number_above_100_is_written_out(value, count, said):
+    assert plots._digits(value, count) == said
+
+
+def test_all_of_a_change_is_written_out_and_lies_on_its_axis():
+    found = an_evolution(["conv1"])
+    found = replace(found, moved={"conv1": np.array([0.5, np.nan, 1])}, change={"conv1": np.array([1.9, 1.2, np.nan])})
+    change, moved = [figure_of(draw) for *_, draw in plots.evolution(found).panels]
+    assert change.get_ylim()[1] > 1.9 and moved.get_ylim()[1] == pytest.approx(102)
+    assert [text.get_text() for text in moved.get_legend().texts] == ["conv1  100"]
+
+
+@pytest.mark.parametrize("silent, said", [(0, "the 4 strongest projections of 3 units; aliasing"),
+                                          (1, "the 4 strongest projections of 2 units; 1 more never fires; aliasing"),
+                                          (2, "the 4 strongest projections of 1 unit; 2 more never fire; aliasing"),
+                                          (3, "none of these 3 units ever fires; aliasing")])
+def test_units_that_never_fire_are_counted_as_what_they_are_and_no_tick_says_more_than_100_percent(silent, said):
+    found = a_diagnosis("tiny", 3)
+    found.projections[:silent] = 0
+    sheet = plots.diagnostics([found])
+    assert sum(line.startswith(f"conv2: {said}") for line in words(sheet)) == 1
+    axes = figure_of(sheet.panels[-1][-1])                                          # fc6 has no unit that fires
+    assert max(axes.get_yticks()) == 100 < axes.get_ylim()[1] and len(axes.get_yticks()) > 3
+
+
+def figure_of(draw):
+    """Axes that a panel of a sheet has drawn on."""
+    axes = Figure().add_subplot()
+    draw(axes)
+    return axes
+
+
+def test_the_epoch_of_the_network_at_hand_is_marked_and_named():
+    for axes in plots.learning_curves(history(9), 5).axes:
+        assert "this network: epoch 5" in [text.get_text() for text in axes.get_legend().texts]
+        assert [5, 5] in [list(line.get_xdata()) for line in axes.lines]
+
+
 @pytest.mark.parametrize("draw, found", [(plots.unit_blocks, unit_views(layer="fc8")),
                                          (plots.sanity_checks, sanity_checks())])
 def test_a_unit_of_a_class_whose_letters_the_font_lacks_has_the_class_s_number(draw, found):

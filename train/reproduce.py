@@ -174,7 +174,7 @@ def summary(setting, wanted):
     found = {item.name: kept(setting.output, item.name) for item in wanted}
     lines = [f"{name:10}{page.verdict_in_words(one)}" for name, one in found.items()]
     counts = ", ".join(f"{number} {word}" for word, number in page.claims(found).items())
-    return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)} agree"])
+    return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)} agree{page.apart(found)}"])
 
 
 # ---------------------------------------------------------------------------------------------------------- --check

@@ -80,19 +80,26 @@ def work(command, args, say=say):
 
 def redraw(args):
     """The figures of saved results, each as its command draws it; those that share a figure are drawn together. All files are
-    looked at before the first is drawn: where one cannot be, none is."""
+    looked at before the first is drawn: where one is damaged or none is a figure's, none is; a pass that lies among them, of
+    which there is no figure, is named."""
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
     check.different("FILE.h5", map(os.path.realpath, args.files), "files")
     for file in args.files:
         if file.suffix.lower() in WRITTEN:
             raise check.Expected(file, "a result's .h5", f"{file.suffix}, the ending of what is drawn and written beside one",
                                  "rename it if it is a result")
-        if (kind := results.kind_of(file)) not in kinds:
-            raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
-        results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory
+        if (kind := results.kind_of(file)) in kinds:
+            results.load(file, kinds[kind].RESULT)         # and let go: all units of a layer would fill the memory
+    kind_of = {file: results.kind_of(file) for file in args.files}
+    others = [file for file, kind in kind_of.items() if kind not in kinds]
+    if len(others) == len(kind_of):
+        raise check.Expected(others[0], f"a result that a command draws, one of {', '.join(kinds)}", kind_of[others[0]])
+    for file in others:
+        say(f"{printable(file)} holds {kind_of[file]}, which no command draws")
     together = {}
-    for file in args.files:
-        kind = results.kind_of(file)
+    for file, kind in kind_of.items():
+        if kind not in kinds:
+            continue
         found = results.load(file, kinds[kind].RESULT)
         if kinds[kind].TOGETHER:
             together.setdefault(kind, []).append((file, found))

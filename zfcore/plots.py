@@ -28,7 +28,7 @@ from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
-from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.occlusion import Occlusion, silent
 from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.backend import to_host
@@ -82,9 +82,10 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
 
 
 @styled
-def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+def learning_curves(history: Mapping[str, Sequence[float]], epoch: int | None = None) -> Figure:
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell, as the legend
-    says. Raises Expected for a history without these columns or epochs."""
+    says, and a dashed one at an `epoch`, that of the network at hand. Raises Expected for a history without these columns or
+    epochs."""
     check.instance("history", history, Mapping)
     history = {column: check.numbers(f"history: {column}", history.get(column, ()))
                for column in ("epoch", "lr", "train_loss", "train_error", "val_loss", "val_error")}
@@ -98,11 +99,13 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     for axes, name, factor, title in ((left, "loss", 1, "loss (cross-entropy)"), (right, "error", 100, "top-1 error, %")):
         for part, colour, word in (("train", TRAIN, "training"), ("val", VAL, "validation")):
             values = factor*history[f"{part}_{name}"]
-            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})",
+            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({_digits(values[-1], 3)})",
                       clip_on=False)
-        falls = [epoch for before, after, epoch in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
-        for number, epoch in enumerate(falls):
-            axes.axvline(epoch - 0.5, color=GREY, lw=0.5, label="_" if number else "the learning rate falls")
+        falls = [later for before, after, later in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
+        for number, fall in enumerate(falls):
+            axes.axvline(fall - 0.5, color=GREY, lw=0.5, label="_" if number else "the learning rate falls")
+        if epoch is not None:
+            axes.axvline(epoch, color=INK, lw=1, ls=(0, (3, 3)), label=f"this network: epoch {epoch}")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         margin = max(0.5, 0.03*(epochs[-1] - epochs[0]))
@@ -153,7 +156,7 @@ def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[in
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter(lambda x, _: _digits(x, 2))
     axes.set_xlabel("ranks")
     axes.set_ylabel("seconds a step")
     axes.grid(color="#e4e4e4", lw=0.6)
@@ -189,7 +192,7 @@ def projections(found: Projection) -> "Sheet":
     Small ones are enlarged, each pixel to a square."""
     check.instance("found", found, Projection)
     tiles, values = to_host(found.pixels).transpose(3, 1, 2, 0), to_host(found.values)
-    return _beside([_titled(_enlarged(signed_tiles(tile[None]), 96)[0], f"{value:.3g}")
+    return _beside([_titled(_enlarged(signed_tiles(tile[None]), 96)[0], _digits(value, 3))
                     for tile, value in zip(tiles, values)], WIDEST)
 
 
@@ -261,6 +264,7 @@ def occlusion(found: Occlusion) -> "Sheet":
 
     (a) the picture with the square where P falls most, the object's box dashed   (b) the sum of the strongest map
     (c) that map's projection from this picture, framed, and from others   (d) P of the class, always from 0 to 1
+    where P falls nowhere (a) has no square, where no map fires (b) is of the first one: the titles say so
     then the fall of P where a pixel is hidden, the mean over all squares that hide it, from blue (P rises) to red; its scale
     reaches at least to 0.1, so that a fall of nothing looks like nothing   (e) the most probable class
 
@@ -273,10 +277,11 @@ def occlusion(found: Occlusion) -> "Sheet":
     for i, label in enumerate(found.labels.tolist()):
         name = str(label) if found.classes is None else named(found.classes[label], label)
         fall = np.nanmax(np.abs(found.drops[i]))
+        none = bool(silent(found)[i])
         panels = [
-            ("(a) hidden where P falls most", _occluded),
-            (f"(b) sum of {found.layer} map {found.units[i]}", _map_sum),
-            ("(c) projected: from here (framed), from others", _map_views),
+            ("(a) hidden where P falls most" if _falls(found, i) else "(a) P falls nowhere", _occluded),
+            (f"(b) {f'no {found.layer} map fires; sum of' if none else f'sum of {found.layer}'} map {found.units[i]}", _map_sum),
+            (f"(c) projected: {'nothing '*none}from here (framed), from others", _map_views),
             (f"(d) P({name})", _probability),
             ("fall of P where hidden" + f", {fall:.1g} at most"*bool(fall < LEAST_FALL), _fall),
             ("(e) most probable class", _class_map)]
@@ -308,11 +313,16 @@ def _framed(draw, found, i):
     return inside
 
 
+def _falls(found, i):
+    return found.probabilities[i].min() < found.clean_probabilities[i]
+
+
 def _occluded(axes, found, i):
     picture, size = found.pictures[i].copy(), found.size
-    row, column = np.unravel_index(found.probabilities[i].argmin(), found.probabilities[i].shape)
-    top, left = found.tops[row], found.lefts[column]
-    picture[top:top + size, left:left + size] = found.grey
+    if _falls(found, i):
+        row, column = np.unravel_index(found.probabilities[i].argmin(), found.probabilities[i].shape)
+        top, left = found.tops[row], found.lefts[column]
+        picture[top:top + size, left:left + size] = found.grey
     axes.imshow(picture, extent=(0, *picture.shape[1::-1], 0))
     if found.boxes is not None:
         y0, x0, y1, x1 = found.boxes[i]
@@ -521,11 +531,11 @@ def _steps(found):
         def draw(axes):
             for k, (layer, row) in enumerate(curves.items()):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
-                          label=f"{_short(layer, 12)}  {factor*row[-1]:.2g}")
+                          label=f"{_short(layer, 12)}  {_digits(factor*row[-1], 2)}")
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
             axes.set_xlabel("epochs")
-            axes.set_ylim(0, factor*1.02)
+            axes.set_ylim(0, 1.02*np.nanmax([factor, *(factor*step for row in curves.values() for step in row)]))
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8, title="the last step", title_fontsize=8)
         return draw
     for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
@@ -555,8 +565,10 @@ def _first_layer(one, per_filter, what):
 def _second_layer(one):
     k, fires = one.projections.shape[1], np.abs(one.projections).any(axis=(1, 2, 3, 4))
     title = f"{one.layer}: the {k} strongest projections of {plural(fires.sum(), 'unit')}"
-    if not fires.all():
-        title += f"; {(~fires).sum()} more never fire"
+    if not fires.any():
+        title = f"{one.layer}: none of these {plural(len(fires), 'unit')} ever fires"
+    elif not fires.all():
+        title += f"; {(silent := (~fires).sum())} more never {'fires' if silent == 1 else 'fire'}"
     if np.isfinite(one.aliasing):
         title += f"; aliasing {one.aliasing:.3f}"
     there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere
@@ -597,7 +609,9 @@ def _statistics(found):
     def with_legend(draw):
         def inside(axes):
             draw(axes)
-            axes.set_ylim(0, 1.4*axes.get_ylim()[1])
+            _, top = axes.get_ylim()
+            axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
+            axes.set_ylim(0, 1.4*top)                                     # above all that is drawn, and without ticks, the legend
             axes.legend(loc="upper right", fontsize=7)
         return inside
     for number, draw in enumerate((sizes, spectra, dead)):
@@ -615,7 +629,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([*_wrapped(_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
+    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
                                    f"rank {rank:.2f}"] for name, cosine, rank in means)]
     title = []
     for word, whole, shares, area in (("box", "area", found.inside, found.area),
@@ -630,7 +644,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
 
 
-def _in_words(condition, layer):
+def condition_in_words(condition: str, layer: str) -> str:
     """A control as a heading: "conv5 to conv4" alone does not say what is done to these layers."""
     return f"random order of weights: {condition}" if condition.split(" to ")[0] == layer else condition
 
@@ -1016,6 +1030,11 @@ def named(name: str, number: int) -> str:
 @cache
 def _letters():
     return get_font(findfont("DejaVu Sans")).get_charmap()
+
+
+def _digits(value, count):
+    """A number with so many digits that count, or with all before the point: 100, where a format of two digits has 1e+02."""
+    return f"{value:.0f}" if 10**count - 0.5 <= abs(value) < 1e6 else f"{value:.{count}g}"
 
 
 def _length(text, size=SMALL):

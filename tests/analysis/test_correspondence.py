@@ -11,13 +11,15 @@ from PIL import Image
 
 from tests.real_data import REAL_DATA, needs
 from tests.spoken import in_one
+from train.paper.looking import of_part
 from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common_parts, correspondence, default_side, groups_of,
-                                            hamming, holm, in_crop, lenders_of, length, masked, place_test, random_test,
-                                            sign_of_change)
+                                            hamming, holm, in_crop, least_p, lenders_of, length, masked, place_test,
+                                            random_test, sign_of_change)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
+from zfcore.commands.correspondence import what_was_tested
 from zfcore.data import open_data
 from zfcore.data.landmarks import read_landmarks
 from zfcore.data.synthetic import CLASSES, Synthetic
@@ -277,6 +279,44 @@ def test_where_the_place_alone_matters_or_nothing_p_stays_below_a_level_as_often
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.065)
 
 
+@pytest.mark.parametrize("n", range(2, 8))
+def test_the_least_p_is_what_a_part_gets_that_nothing_else_comes_near(n):
+    groups, permutations = groups_of(n, 0), 4999
+    own = lambda K: np.where(np.eye(K, 1) @ np.eye(1, K), 0.0, 0.5)                       # mask 0 of one with mask 0 of another
+    tests = lambda K: np.broadcast_to(own(K)[None, :, None], (n, K, n, K))
+    found = random_test(tests(4), 0, np.arange(1, 4), permutations), place_test(tests(n), groups, permutations)
+    np.testing.assert_allclose(least_p(n, 3, permutations), found, atol=4*(0.25/permutations)**0.5 if n < 4 else 0.01)
+    assert min(found) >= 1/(1 + permutations)
+
+
+def made_up(n, parts=3, layers=2, random=20, permutations=9999, p=1e-4):
+    """A Correspondence of so many, all of whose p are `p`."""
+    pairs = n*(n - 1)//2
+    of = lambda *shape: np.full((*shape, pairs), 0.2)
+    return Correspondence(np.array([f"part{k}" for k in range(parts)]), np.array([f"layer{k}" for k in range(layers)]), 3, 128,
+                          np.zeros((n, 1, 1, 3), np.uint8), None, None, of(layers, parts), of(layers, random),
+                          of(layers, random), of(layers, parts, random), np.full((layers, parts, 2), p), permutations)
+
+
+@pytest.mark.parametrize("of, said", [
+    ({"n": 3}, "In 3 pictures no part can be found, as the least corrected p to be expected is 1: 6 are needed"),
+    ({"n": 5}, "In 5 pictures no part can be found, as the least corrected p to be expected is 0.051: 6 are needed"), ({"n": 6}, ""),
+    ({"n": 40, "permutations": 240}, ""),
+    ({"n": 40, "permutations": 239}, "In 239 permutations no part can be found, as the least corrected p to be expected is 0.05: more than 239 are needed"),
+    ({"n": 4, "parts": 1, "layers": 1}, ""),
+    ({"n": 3, "parts": 1, "layers": 1}, "In 3 pictures no part can be found, as the least corrected p to be expected is 0.17: 4 are needed")])
+def test_how_many_pictures_are_needed_to_find_a_part_is_said_and_none_is_found_in_fewer(of, said):
+    """By chance p may be a little lower than what is to be expected: that finds nothing either."""
+    found = made_up(**of)
+    told = what_was_tested([found]).split("\n")[-1]
+    assert found.lacking() == said and f"the least possible is {found.least():.2g}" in told
+    assert told.endswith(f" {said}." if said else "both hiding random places and hiding the place of another picture's part.")
+    claim = of_part(found, 0, 0, "conv5", "nose")
+    assert (claim.verdict, claim.rule.startswith(said or "agrees")) == ("not measurable here" if said else "agrees", True)
+    below = replace(found, scores=found.scores + 1)
+    assert of_part(below, 0, 0, "conv5", "nose").verdict == ("does not agree" if said and of["n"] > 3 else claim.verdict)
+
+
 def test_p_depends_on_the_seed_alone():
     table = distances(5, 4, 2)
     assert random_test(table, 0, np.arange(1, 4), 300, 3) == random_test(table, 0, np.arange(1, 4), 300, 3)
@@ -363,7 +403,7 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
         assert float(table[0][f"p {of}"]) == pytest.approx(found.p_values[0, 0, t], rel=1e-4)
         assert float(table[0][f"corrected p {of}"]) == pytest.approx(found.corrected[0, 0, t], rel=1e-4)
     said = in_one(capsys.readouterr().out)
-    assert "corrected for 8 tests (Holm; 99 permutations each; the least possible is 0.08)" in said and in_one(text[-2]) in said
+    assert "corrected for 8 tests (Holm; 99 permutations each; the least possible is 0.7)" in said and in_one(text[-2]) in said
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for end in ("png", "csv", "md"):
         (tmp_path/f"correspondence.{end}").unlink()

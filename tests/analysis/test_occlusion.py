@@ -12,10 +12,11 @@ from PIL import Image
 from zfcore import fusion, plots, results
 from zfcore.__main__ import main
 from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_other_projections, correlation_with_projection,
-                                       drop_form, fall_inside_box, fall_inside_other_boxes, occlusion)
+                                       drop_form, fall_inside_box, fall_inside_other_boxes, occlusion, share_lost, silent)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.commands.common import labels_of
+from zfcore.commands.occlusion import closing
 from zfcore.data.synthetic import CLASSES as DRAWN
 from zfcore.data.synthetic import Synthetic
 from zfcore.deconvnet import project
@@ -280,6 +281,23 @@ def test_a_fall_that_is_the_same_everywhere_lies_in_the_box_by_its_area():
     assert fall_inside_box(mixed)[0] == pytest.approx(10*10/600)
 
 
+def test_another_class_wins_where_it_is_not_the_one_that_is_followed():
+    network, picture, mean = planted(EVERYWHERE)
+    one = occlusion(Trained(network, mean), np.concatenate([picture]*2), [0, 1], size=10, stride=5)            # 5 x 7 places
+    winners = np.zeros((2, 5, 7), np.int64)
+    winners[:, 0, :5] = 1
+    found = replace(one, most_probable=winners, clean_classes=np.array([0, 0]))
+    np.testing.assert_allclose(share_lost(found), [5/35, 30/35])
+    assert "and another class wins at 50 % of the places, as it does without the square in 1 of these pictures" in closing(None, [found])
+    alone = lambda i: replace(found, **{name: value[i:i + 1] for name, value in vars(found).items()
+                                        if isinstance(value, np.ndarray) and len(value) == 2}, names=np.array(["it"]))
+    assert "wins at 86 % of the places, as it does without the square;" in closing(None, [alone(1)]) + ";"
+    assert "wins at 14 % of the places;" in closing(None, [alone(0)]) + ";"
+    for i in range(2):                                                # the legend of panel (e) says the same
+        classes, counts = plots._winners(found, i)
+        assert classes[0] == found.labels[i] and 1 - counts[0]/counts.sum() == pytest.approx(share_lost(found)[i])
+
+
 def test_without_a_box_or_without_a_fall_there_is_no_share():
     network, picture, mean = planted(EVERYWHERE)
     found = occlusion(Trained(network, mean), np.concatenate([picture]*3), [0]*3, size=5, stride=5)
@@ -382,6 +400,39 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
     assert "fall of P where hidden, 2e-05 at most" in said and "fall of P where hidden" in said
 
 
+def silent_one():
+    """Two pictures that make no map fire, so that P is the same at all places, and one that does."""
+    network, picture, mean = planted(EVERYWHERE)
+    network["conv1"].parameters["b"] = np.float64([-20, -1e6])                  # the blob alone is brighter than that
+    return occlusion(Trained(network, mean), np.concatenate([picture]*3)*np.uint8([0, 0, 1])[:, None, None, None], [0, 1, 0], size=10,
+                     stride=5)
+
+
+@pytest.mark.figures
+def test_where_no_map_fires_and_p_falls_nowhere_titles_and_the_sentence_say_so(monkeypatch):
+    found, said, panels = silent_one(), [], []
+    monkeypatch.setattr(plots.Sheet, "text", lambda self, left, top, lines, *more, **look: said.append(lines))
+    plots.occlusion(found)
+    assert silent(found).tolist() == [True, True, False] and found.units.tolist() == [0, 0, 0]
+    assert [sum(line.startswith(title) for line in said) for title in (
+        "(a) P falls nowhere", "(a) hidden where P falls most", "(b) no conv1 map fires; sum of map 0", "(b) sum of conv1 map 0",
+        "(c) projected: nothing from here (framed)", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
+    shown = lambda i: plots._occluded(type("", (), {"imshow": lambda self, pixels, extent: panels.append(pixels)})(), found, i)
+    for i in (0, 2):
+        shown(i)
+    assert (panels[0] == found.pictures[0]).all() and (panels[1] == found.grey).sum() == 3*10*10
+    told = closing(None, [found])
+    assert re.search(r"a correlation of \d\.\d\d, over the 1 in which it does fall; no conv1 map fires in 2 of these pictures$", told)
+    only = closing(None, [replace(found, **{name: value[:2] for name, value in vars(found).items()
+                                            if isinstance(value, np.ndarray) and len(value) == 3})])
+    assert "correlation" not in only and only.endswith("; no conv1 map fires in 2 of these pictures")
+
+
+def test_a_map_whose_sum_is_0_though_it_is_projected_is_not_silent():
+    found = silent_one()
+    assert not silent(replace(found, projections=np.ones_like(found.projections))).any()
+
+
 CROP = 27
 
 
@@ -416,7 +467,8 @@ def test_files_leave_arrays_a_figure_and_a_sentence_and_the_figure_comes_back_fr
     assert {p.name for p in tmp_path.iterdir()} == {"occlusion.h5", "occlusion.png", "strongest_conv2.h5"}
     said = spoken(capsys.readouterr().out)[-1]
     assert re.match(r"over 2 pictures: the square takes P of the class from 0\.\d\d to 0\.\d\d at its worst place, and another "
-                    r"class wins at \d+ % of the places; how far the strongest conv2 map falls .* correlation of", said), said
+                    r"class wins at \d+ % of the places, as it does without the square in [12] of these pictures; "
+                    r"how far the strongest conv2 map falls .* correlation of", said), said
     found = results.load(tmp_path/"occlusion.h5", Occlusion)
     assert found.labels.tolist() == [3, 3] and found.classes.tolist() == DRAWN and found.boxes is None
     assert found.names.tolist() == [str(place/"one.png"), str(place/"two.png")] and found.sums.shape == (2, 22, 22)
@@ -488,7 +540,7 @@ def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, c
         np.testing.assert_allclose(box, np.clip([y0 - 2, x0 - 2, y1 - 2, x1 - 2], 0, 27))
     inside, area = fall_inside_box(found)
     wanted = f"{100*inside.mean():.0f} % of the fall lies inside the object's box, which is {100*area.mean():.0f} %"
-    assert wanted in capsys.readouterr().out
+    assert wanted in in_one(capsys.readouterr().out)
 
 
 def test_of_a_folder_all_pictures_are_looked_at(place, tmp_path):

@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
+from tests.spoken import in_one
 from zfcore import results
 from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes,
                                            randomised, rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start,
@@ -332,7 +333,9 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
     assert {p.name for p in tmp_path.iterdir()} == {"conv2.h5", "conv2.png", "fc8.h5", "fc8.png", "strongest.h5"}
     found = results.load(tmp_path/"fc8.h5", SanityChecks)
     assert found.units.tolist() == [0, 0, 1, 1] and found.conditions[4] == "fc8 to conv1" and found.inside is None
-    assert f"fc8, another unit: cosine {found.cosine[:, 5].mean():.2f}, rank" in capsys.readouterr().out
+    said = in_one(capsys.readouterr().out)
+    assert f"fc8, another unit: cosine {found.cosine[:, 5].mean():.2f}, rank" in said
+    assert f"fc8, random order of weights: fc8 to conv1: cosine {found.cosine[:, 4].mean():.2f}, rank" in said
     before = (tmp_path/"fc8.png").read_bytes()
     (tmp_path/"fc8.png").unlink()
     with h5py.File(tmp_path/"fc8.h5", "a") as file:

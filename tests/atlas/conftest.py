@@ -51,9 +51,9 @@ def write_pictures(root, per_class=8):
     return root
 
 
-def told_curves(history):
+def told_curves(history, epoch):
     """The file that stands for learning curves."""
-    return f"<svg><!-- {history} --></svg>"
+    return f"<svg><!-- {history} {epoch} --></svg>"
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -141,10 +141,11 @@ def test_pictures_of_parts_are_kept_whole_and_names_of_all(run, made, told):
 
 def test_the_first_page_knows_the_network_its_errors_and_what_is_not_here(run, made, told):
     network = told["network"]
-    assert (made/network["curves"]["file"]).read_text() == told_curves(trained.open(run, "cpu").history)
+    assert (made/network["curves"]["file"]).read_text() == told_curves(trained.open(run, "cpu").history, 2)
     assert [row["name"] for row in network["table"]] == [layer.name for layer in small().layers] and network["total"] == 24
     assert network["errors"] == {"top1": 12.5, "top5": None, "on": "the validation part, after epoch 2"}
-    assert [row["dead"] for row in network["layers"]][:2] == [0, 1] and network["curves"]["alt"].endswith("ends at 12.5 %")
+    assert [row["dead"] for row in network["layers"]][:2] == [0, 1] and network["curves"]["alt"].endswith(
+        "over 2 epochs; the validation error ends at 12.5 %; this network is that of epoch 2")
     assert sum("figure 4" in note for note in network["notes"]) == 1 and network["classes"][:3] == CLASSES
 
 

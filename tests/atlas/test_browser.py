@@ -447,6 +447,14 @@ def test_the_heat_map_has_a_colour_for_each_place_and_a_legend(visit, root):
     assert len({tuple(map(tuple, np.unique(colours[classes == k], axis=0).tolist())) for k in np.unique(classes)}) == 2
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_where_no_map_fires_nothing_is_called_the_strongest(visit, root, silent):
+    picture, page = data(root, "picture-3"), visit.visit("#picture/3")
+    said = page.evaluate("([picture, occlusion]) => atlas.occlusion.show(picture, occlusion).textContent",
+                         [picture, {**picture["occlusion"], "silent": silent}])
+    assert ("the strongest here" in said) != silent and ("No map of conv3 fires on this picture" in said) == silent
+
+
 def test_the_other_network_is_compared_unit_by_unit(visit, root):
     compared = data(root, "compare-conv3")
     page = visit.visit("#compare")

@@ -1,6 +1,7 @@
 """A look at a picture finds what the engine finds unit by unit, and what is shown of it can be read back."""
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,7 +167,9 @@ def test_what_is_told_can_be_read_back(model, picture, found):
     np.testing.assert_allclose(square["sums"], found.occlusion.sums[0], rtol=1e-6)
     assert square["clean"]["class"] == square["label"] == told["probabilities"][0][0] and square["projection"] == "3.map.webp"
     assert square["clean"]["p"] == pytest.approx(told["probabilities"][0][1])
-    assert encoded_occlusion(found.occlusion, lambda file, name: name, "m")["projection"] == "m"
+    assert encoded_occlusion(found.occlusion, lambda file, name: name, "m")["projection"] == "m" and square["silent"] is False
+    nothing = replace(found.occlusion, clean_sums=np.zeros(1), projections=np.zeros_like(found.occlusion.projections))
+    assert encoded_occlusion(nothing, lambda file, name: name, "m")["silent"] is True
 
 
 def test_no_more_than_ten_classes_are_told(picture):

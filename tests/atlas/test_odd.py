@@ -8,19 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.atlas.conftest import CLASSES, CROP, SIZE, small, values, write_pictures, write_run
+from tests.atlas.conftest import CLASSES, CROP, SIZE, small, told_curves, values, write_pictures, write_run
 from tests.atlas.test_atlas import files, make, named
 from tests.spoken import in_one
-from zfcore import atlas
+from zfcore import atlas, trained
 from zfcore.__main__ import main
 from zfcore.atlas import sheets
-from zfcore.checkpoint import Checkpoint, save
+from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.layers import Conv, Flatten, Linear, ReLU
 from zfcore.network import Network
 
@@ -132,6 +133,44 @@ def test_views_of_another_pass_are_left_out(run, tmp_path):
 def test_a_network_without_history_says_that_it_has_no_curves(tmp_path):
     run = run_of(tmp_path/"run", tmp_path/"gone", [Flatten("flatten"), Linear("fc", 3)])
     assert sum("Learning curves are not shown" in note for note in values(make(run, tmp_path/"atlas"))["network"]["notes"]) == 1
+
+
+def rewritten(run, *names, epochs, **other):
+    """Write checkpoints of a run anew, each with a history of so many epochs, or with another one."""
+    found = load(run/"best.h5")
+    grown = {column: [*values, 0.75, 0.7][:epochs] for column, values in found.history.items()} | {"epoch": [*range(1, epochs + 1)]}
+    for name in names:
+        save(run/name, replace(found, epoch=epochs, history=grown | other))
+    return run
+
+
+@pytest.mark.parametrize("asked", ["run", "run/best.h5"])
+def test_the_learning_curves_go_on_to_the_runs_last_epoch_and_say_which_the_network_is_of(tmp_path, asked):
+    rewritten(write_run(tmp_path/"run", tmp_path/"gone"), "latest.h5", epochs=4)
+    found = values(make(tmp_path/asked, tmp_path/"atlas"))["network"]
+    assert found["curves"]["alt"] == ("loss and error over 4 epochs; the validation error ends at 70.0 %; this network is that of "
+                                      "epoch 2")
+    assert (tmp_path/"atlas"/"curves.svg").read_text() == told_curves(trained.open(tmp_path/"run"/"latest.h5").history, 2)
+    assert not [note for note in found["notes"] if "curves" in note] and found["errors"]["top1"] == 12.5
+
+
+@pytest.mark.parametrize("latest", ["none", "damaged", "of another run"])
+def test_curves_that_may_end_too_early_are_said_to(tmp_path, latest):
+    run = write_run(tmp_path/"run", tmp_path/"gone")
+    if latest == "damaged":
+        (run/"latest.h5").write_bytes(b"not whole")
+    elif latest == "of another run":
+        rewritten(run, "latest.h5", epochs=4, val_error=[0.6, 0.5, 0.4, 0.3])
+    found = values(make(run, tmp_path/"atlas"))["network"]
+    assert "over 2 epochs" in found["curves"]["alt"] and sum("curves end with this network's epoch" in note for note in found["notes"]) == 1
+
+
+def test_a_run_that_was_stopped_in_its_first_epoch_has_an_atlas_without_curves(tmp_path):
+    run = write_run(tmp_path/"run", tmp_path/"gone")
+    rewritten(run, "latest.h5", epochs=0)
+    (run/"best.h5").unlink()
+    found = values(make(run, tmp_path/"atlas"))["network"]
+    assert found["curves"] is None and found["errors"] is None and sum("Learning curves are not shown" in note for note in found["notes"]) == 1
 
 
 def test_units_that_have_pages_are_told_where_not_all_have(run, tmp_path):

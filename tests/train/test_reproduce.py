@@ -14,12 +14,13 @@ from PIL import Image
 
 from tests.analysis.test_evolution import planted_run
 from tests.analysis.test_top_activations import SIZE
+from tests.spoken import in_one
 from tests.train.test_transfer import made as transfers  # noqa: F401  (a fixture)
 from train import ablation, reproduce
 from train.__main__ import main as train
 from train.paper import ITEMS, looking, networks, outcome, page, setting
 from train.paper import transfers as of_transfer
-from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, of_two_groups, paired
+from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, number, of_two_groups, paired
 from train.reproduce import main
 from zfcore import plots, results, trained
 from zfcore.analysis.diagnostics import Diagnosis
@@ -120,6 +121,29 @@ def test_an_items_verdict_is_that_of_its_claims(words, whole):
     assert Outcome("fig2", tuple(Number("a claim", 1.0, verdict=word) for word in words)).verdict == whole
 
 
+@pytest.mark.parametrize("numbers, left", [
+    ((math.nan, None, None), (None, None, None)), ((1.0, math.nan, math.nan), (1.0, None, None)), ((1.0, -math.inf, 2.0), (1.0, None, None))])
+def test_what_is_not_finite_is_no_number_decides_nothing_and_is_kept_as_all_are(tmp_path, numbers, left):
+    found = Outcome("fig2", tuple(Number("it", *numbers, rule="a rule", verdict=word) for word in (*VERDICTS, "")),
+                    took={"seconds": 1.0, "pictures": 0, "networks": 0}, versions={})
+    outcome.save(tmp_path, found)
+    again = outcome.load(tmp_path).numbers
+    assert [(n.here, n.low, n.high) for n in again] == [left]*5 and [n.verdict for n in again] == [NOT_HERE]*4 + [""]
+    assert all(n.rule == "a rule; not finite here" for n in again)
+    assert exactly("a fact", math.nan, 1).verdict == NOT_HERE and number("a mean", [math.nan]).here is None
+
+
+@pytest.mark.parametrize("n, moves, verdict", [(3, (), NOT_HERE), (5, (), NOT_HERE), (5, (0,), NOT_HERE), (5, (0, 9), AGREES),
+                                               (3, (0,), UNDECIDED)])
+def test_of_a_layer_that_random_places_do_not_change_no_lead_is_told(n, moves, verdict):
+    """`moves`: the pairs in which they do; only the first and the last have no picture in common."""
+    m = n*(n - 1)//2
+    scores, random = np.zeros((2, 1, m)), np.zeros((2, 2, m))
+    scores[1], random[1], random[0][:, [at for at in moves if at < m]] = 0.1, 0.2, 0.3
+    claim = looking.shrinking(SimpleNamespace(pictures=np.zeros(n), scores=scores, random=random, layers=np.array(["conv5", "fc7"])))
+    assert claim.verdict == verdict and ("changes the signs of conv5 or fc7 alike" in claim.rule) == (verdict == NOT_HERE)
+
+
 def views(projections, pictures=None):
     n, k, f = projections.shape[:3]
     pictures = np.zeros((n, k), np.int64) if pictures is None else pictures
@@ -164,6 +188,9 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
         assert word in found[name].lacking
     assert {n.verdict for n in found["fig7"].numbers if n.what == "P falls where the object is hidden"} == {NOT_HERE}
     assert found["fig4"].numbers and found["table2"].took["networks"] == 4 and found["fig6"].took["networks"] == 4
+    controls = [n for n in found["fig4"].numbers if "(control)" in n.what]
+    assert [n.what.split()[0] for n in controls] == ["conv1", "conv5"] and not any("pictures" in n.rule for n in controls)
+    assert "agree; apart from the paper's, this project's sanity checks: " + page.verdict_in_words(found["sanity"]) in in_one(said)
     rows = numbers(tmp_path/"out")
     assert {row["item"] for row in rows} == set(ITEMS) and {row["verdict"] for row in rows} <= {"", *VERDICTS}
     for name, one in found.items():
@@ -406,6 +433,13 @@ def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     assert "<script" not in told and "</table" not in told and "[x](y)" not in told
     assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line
                 and line.count("|") > 5}) == 1
+
+
+def test_the_projects_own_checks_are_counted_apart_from_the_papers_claims():
+    of = lambda name, *words: Outcome(name, tuple(Number("a claim", 1.0, verdict=word) for word in words))
+    found = {"fig2": of("fig2", AGREES), "fig3": of("fig3", AGREES)}
+    assert page.apart(found) == "" and page.apart(found | {"sanity": of("sanity", AGREES, AGREES, NOT_HERE)}) == (
+        "; apart from the paper's, this project's sanity checks: 2 agree, 1 not measurable here")
 
 
 @pytest.mark.parametrize("value, said", [(None, ""), (0.0, "0"), (62_357_608.0, "62,357,608"), (87.685, "87.7"),

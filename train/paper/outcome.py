@@ -24,7 +24,7 @@ class Number:
     """A number, or a claim that it decides.
 
     what       is measured, or the claim in words
-    here       the number; None: there is none
+    here       the number; None: there is none, as where it was not finite
     low, high  ends of its 95 % interval, or None
     paper      the paper's number or words, "" where it has none
     rule       by which the verdict comes about; or what the number is of
@@ -37,6 +37,14 @@ class Number:
     paper: str = ""
     rule: str = ""
     verdict: str = ""
+
+    def __post_init__(self):
+        if all(x is None or math.isfinite(x) for x in (self.here, self.low, self.high)):
+            return
+        here = self.here if self.here is not None and math.isfinite(self.here) else None
+        for name, value in {"here": here, "low": None, "high": None, "verdict": self.verdict and VERDICTS[3],
+                            "rule": f"{self.rule}; not finite here".removeprefix("; ")}.items():
+            object.__setattr__(self, name, value)             # so no file or page has to hold what is no number
 
 
 @dataclass(frozen=True)

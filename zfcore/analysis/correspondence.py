@@ -5,6 +5,7 @@
     random_test         whether a part's score is lower than those of random places
     place_test          whether it is lower than with the same places dealt to other pictures
     holm                p values corrected for their number
+    least_p             how low they can be at all, in so many pictures
 
 In each picture i a grey square hides a part; eps_i = (features of the picture) - (features with the part hidden). The score of
 a part is the Hamming distance H between sign(eps_i) and sign(eps_j), divided by the number of features, and averaged over all
@@ -23,6 +24,7 @@ standard deviation over the pairs of pictures, for the controls over the pairs o
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from zfcore.backend import to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import check_layers
 from zfcore.hints import Bar
+from zfcore.terminal import plural
 from zfcore.trained import Trained, check_model, check_sees_squares
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
@@ -91,6 +94,21 @@ class Correspondence:
         """(L,P,2), the p values corrected for the 2*L*P tests that they are."""
         return holm(self.p_values)
 
+    def least(self, n: int | None = None) -> float:
+        """The least corrected p that can be expected, of parts that are all found in both tests in all layers; in n pictures,
+        None: in these."""
+        p = least_p(len(self.pictures) if n is None else n, self.random.shape[1], self.permutations)
+        return float(holm(np.broadcast_to(p, self.p_values.shape)).max())
+
+    def lacking(self, level: float = 0.05) -> str:
+        """Why no part can be found below `level`, and what is needed; "" where one can."""
+        if self.least() < level:
+            return ""
+        enough = next((n for n in range(len(self.pictures) + 1, 2*GROUP) if self.least(n) < level), None)
+        too_few, needed = ((plural(len(self.pictures), "picture"), enough) if enough else
+                           (plural(self.permutations, "permutation"), f"more than {self.p_values.size/level - 1:.0f}"))
+        return f"In {too_few} no part can be found, as the least corrected p to be expected is {self.least():.2g}: {needed} are needed"
+
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """p values of any shape, corrected for their number by Holm's step-down: the smallest of m is multiplied by m, the next by
@@ -101,6 +119,13 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected.reshape(np.shape(p))
+
+
+def least_p(n: int, random: int, permutations: int) -> NDArray[np.float64]:
+    """(2,): p of `random_test` and `place_test` to be expected in n pictures where nothing that is drawn scores as low as the
+    part, but the part itself: it is one of (1 + random)^n choices, and its places one of the ways to deal those of a group."""
+    ways = (1 + random)**n, prod(factorial(len(group)) for group in groups_of(n, 0))
+    return np.array([(1 + permutations/of)/(1 + permutations) for of in ways])
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis

@@ -2,6 +2,8 @@
 
     occlusion                      a grey square slid over each picture; at every place of it the sum of the strongest map
                                    of layer 5, P(true class) and the most probable class; and the map's projection
+    silent                         whether no map fires at all
+    share_lost                     where another class wins than the one that is followed
     drop_form                      the same falls as other tools show them, spread over the pixels
     fall_inside_box                how much of the fall of P lies inside the object, where that is known
     correlation_with_projection    whether the map's sum falls where its projection lies
@@ -42,7 +44,8 @@ class Occlusion:
 
     pictures         (n,H,W,3) uint8     as the network sees them: the centre crop
     labels           (n,)      int64     the class whose probability is followed
-    units            (n,)      int64     the map of `layer` that is strongest on the clean picture, by `criterion`
+    units            (n,)      int64     the map of `layer` that is strongest on the clean picture, by `criterion`; 0 where
+                                         none fires, see `silent`
     clean_sums, clean_probabilities (n,) float64, clean_classes (n,) int64      without a square
     sums             (n,R,Q)   float64   all activations of that map together: panel (b)
     probabilities    (n,R,Q)   float64   of the class `labels`: panel (d)
@@ -376,6 +379,16 @@ def _cover(starts, size, side):
     """(R,side) of 0 and 1: which pixels of an axis each place of the square covers."""
     pixel = np.arange(side)
     return ((pixel >= starts[:, None]) & (pixel < starts[:, None] + size)).astype(float)
+
+
+def silent(found):
+    """(n,) bool: where no map of the layer fires on the clean picture, so that the one that is followed is none's choice."""
+    return (found.clean_sums == 0) & ~found.projections.any(axis=(1, 2, 3))
+
+
+def share_lost(found):
+    """(n,): the share of the places of the square at which another class than the one that is followed is the most probable."""
+    return (found.most_probable != found.labels[:, None, None]).mean(axis=(1, 2))
 
 
 def fall_inside_box(found):

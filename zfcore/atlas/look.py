@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, plots
-from zfcore.analysis.occlusion import Occlusion, check_square, occlusion
+from zfcore.analysis.occlusion import Occlusion, check_square, occlusion, silent
 from zfcore.analysis.top_activations import crops, field_boxes, field_regions
 from zfcore.atlas.sheets import LOSSLESS, fitted, shown_side, webp
 from zfcore.backend import runs_kernels, to_host
@@ -177,7 +177,7 @@ def encoded_occlusion(found: Occlusion, keep: Keep, name: str) -> dict[str, Any]
              "sum": _short(found.clean_sums[0])}
     return {"layer": found.layer, "unit": int(found.units[0]), "size": found.size, "stride": found.stride, "grey": found.grey,
             "tops": found.tops.tolist(), "lefts": found.lefts.tolist(), "label": int(found.labels[0]), "clean": clean,
-            "p": _short(found.probabilities[0]), "class": found.most_probable[0].tolist(), "sums": _short(found.sums[0]),
+            "silent": bool(silent(found)[0]), "p": _short(found.probabilities[0]), "class": found.most_probable[0].tolist(), "sums": _short(found.sums[0]),
             "projection": keep(sheet(found.projections), name)}
 
 

@@ -12,13 +12,17 @@ from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.sheets import fitted, shown_side
 from zfcore.atlas.source import called_in_public
 from zfcore.backend import to_host
+from zfcore.check import Expected
+from zfcore.checkpoint import load
 from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
+from zfcore.models import checkpoint_file
 from zfcore.networks import card, names
 from zfcore.terminal import counted, plural
 
 FORMAT, VERSION = "zfcore atlas", 1
 TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
+LATEST = "latest.h5"              # of a run's folder
 COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and how wide they are
 WHOLE, WHOLE_A_ROW = 96, 8        # pixels of a whole picture's thumbnail; a sheet has as many rows
 
@@ -46,7 +50,11 @@ def shares(source):
 
 def notes_of(source, units):
     """Sentences about what the pages do not show of a network, and how to have it."""
-    found = [] if source.model.history else ["Learning curves are not shown, as the file of this network holds none."]
+    history, is_whole = history_of(source.model)
+    found = [] if history else ["Learning curves are not shown, as the file of this network holds none."]
+    if history and not is_whole:
+        found.append("The learning curves end with this network's epoch: what followed stands in the run's `latest.h5`, which is "
+                     "not beside it.")
     if source.pictures is None:
         return found
     counts = {layer: unit_count(source.model.network, layer) for layer in units}
@@ -119,13 +127,31 @@ def errors(model):
 
 def curves(folder, model):
     """The learning curves as a picture; None where they are not known."""
-    if not model.history:
+    history, _ = history_of(model)
+    if not history:
         return None
-    plots.save(plots.learning_curves(model.history), folder.path/"curves.svg")
-    last = model.history["val_error"][-1]
+    plots.save(plots.learning_curves(history, model.epoch), folder.path/"curves.svg")
+    last = history["val_error"][-1]
     return {"file": "curves.svg",
-            "alt": f"loss and error over {plural(len(model.history['epoch']), 'epoch')}; the validation error ends at "
-                   f"{100*last:.1f} %"}
+            "alt": f"loss and error over {plural(len(history['epoch']), 'epoch')}; the validation error ends at {100*last:.1f} %; "
+                   f"this network is that of epoch {model.epoch}"}
+
+
+def history_of(model):
+    """(the history of the run that a network is from, {} where that has none; whether it is whole). The network's own ends with
+    its epoch, the best one: that of latest.h5, which lies beside it, goes on."""
+    own = model.history
+    if not len(own.get("epoch", ())):                      # stopped in its first one, the columns are there
+        return {}, True
+    if model.path is None:
+        return own, False
+    try:
+        file = checkpoint_file(model.path)
+        history = own if file.name == LATEST else load(file.parent/LATEST, velocity=False).history
+    except Expected:
+        return own, False
+    is_it = all(np.array_equal(history.get(column, ())[:len(values)], values, equal_nan=True) for column, values in own.items())
+    return (history, True) if is_it else (own, False)
 
 
 # ------------------------------------------------------------------------------------------------------------------ pictures

@@ -176,7 +176,8 @@ def what_was_tested(found, level=0.05):
         said.append(f"{layer}: " + (f"hiding {', '.join(told)} changes the signs more alike than both hiding random places and "
                                     "hiding the place of another picture's part" if told else
                                     "no part changes the signs more alike than both controls"))
-    tests = p[0].size
+    if lacks := found[0].lacking(level):
+        said = [lacks]
     return ("\n".join(in_table(*row) for row in table) +
-            f"\n\np corrected for {tests} tests (Holm; {found[0].permutations} permutations each; the least possible is "
-            f"{tests/(1 + found[0].permutations):.2g}), a part being found below {level:g}. {'; '.join(said)}.")
+            f"\n\np corrected for {p[0].size} tests (Holm; {found[0].permutations} permutations each; the least possible is "
+            f"{found[0].least():.2g}), a part being found below {level:g}. {'; '.join(said)}.")

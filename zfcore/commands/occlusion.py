@@ -88,13 +88,14 @@ def draw(found, path):
 
 def closing(args, found):
     """One sentence about all pictures; numbers are means over them."""
-    clean, lowest, lost, follows = (np.concatenate(each) for each in zip(*(
-        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)),
-         (one.most_probable != one.clean_classes[:, None, None]).mean(axis=(1, 2)),
-         occluding.correlation_with_projection(one)) for one in found)))
+    clean, lowest, lost, wrong, follows = (np.concatenate(each) for each in zip(*(
+        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)), occluding.share_lost(one),
+         one.clean_classes != one.labels, occluding.correlation_with_projection(one)) for one in found)))
     who = printable(found[0].names[0]) if len(clean) == 1 else f"over {plural(len(clean), 'picture')}"
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
             f"another class wins at {100*lost.mean():.0f} % of the places")
+    if wrong.any():
+        said += f", as it does without the square{f' in {wrong.sum()} of these pictures' if len(wrong) > 1 else ''}"
     if found[0].boxes is not None:
         inside, area = np.concatenate([occluding.fall_inside_box(one) for one in found], axis=1)
         if not np.isnan(inside).all():
@@ -102,7 +103,10 @@ def closing(args, found):
                      f"{100*np.nanmean(area):.0f} % of the picture")
             if len(inside) > 1:
                 said += f" ({100*np.nanmean(occluding.fall_inside_other_boxes(found)):.0f} % inside the boxes of the other pictures)"
-    if not np.isnan(follows).all():
+    silent, known = np.concatenate([occluding.silent(one) for one in found]), np.isfinite(follows)
+    if known.any():
         said += (f"; how far the strongest {found[0].layer} map falls follows its projection with a correlation of "
-                 f"{np.nanmean(follows):.2f}")
+                 f"{follows[known].mean():.2f}{'' if known.all() else f', over the {known.sum()} in which it does fall'}")
+    if silent.any():
+        said += f"; no {found[0].layer} map fires{f' in {silent.sum()} of these pictures' if len(silent) > 1 else ''}"
     return said

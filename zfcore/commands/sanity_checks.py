@@ -46,7 +46,7 @@ def draw(found, path):
 
 
 def in_words(found, j, condition):
-    said = f"{found.layer}, {condition}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
+    said = f"{found.layer}, {plots.condition_in_words(condition, found.layer)}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
     if found.inside is not None:
         said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
                  f"{100*found.area.mean():.0f} % of the field")

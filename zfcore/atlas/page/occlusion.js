@@ -37,7 +37,7 @@
   function kinds(occlusion) {
     const label = className(occlusion.label) ?? `class ${occlusion.label}`;
     return [["p", "Probability", ["Probability of ", name(label), " with the square there"]],
-      ["sums", "Activity", [`Sum of the map of unit ${occlusion.unit} of `, name(occlusion.layer), " with the square there"]],
+      ["sums", "Activity", [`${occlusion.silent ? "No map fires on the clean picture. " : ""}Sum of the map of unit ${occlusion.unit} of `, name(occlusion.layer), " with the square there"]],
       ["class", "Class", ["Most probable class with the square there"]]].filter(([kind]) => occlusion[kind]);
   }
 
@@ -117,7 +117,8 @@
       notes(occlusion.notes));
   }
 
-  function projection({projection, layer, unit}) {
+  function projection({projection, layer, unit, silent}) {
+    if (silent) return make("p", {class: "faint"}, "No map of ", name(layer), " fires on this picture, so none is projected.");
     if (!projection) return null;
     const alt = atlas.words.alt("projection", unit, layer), text = `unit ${unit} of ${layer}`;
     const told = atlas.store.shows(layer, unit) ? make("a", {href: atlas.route.unitAddress(layer, unit)}, text) : text;
