@@ -495,7 +495,7 @@ class _Reader:
 
     def _other_order(self, node, flow):
         """The sentence about a node that takes maps, or the colours of pictures, in another order."""
-        if flow.shape[0] == 3 and all(isinstance(below, Affine) for below in self.row):
+        if flow.shape[0] == 3 and not self.row:            # behind a mean of each colour --channels bgr is not the same
             return Unsupported(f"{self.path}: {called(node)}", "the colours in the order in which they enter", "another order",
                                "export the network without this node; if it turns them round, --channels bgr does that")
         return self._unsupported(node, "maps in their order", "another order", "a layer for it")
