@@ -89,9 +89,10 @@ def test_pixels_give_the_scores_that_the_network_has_for_what_it_sees(tmp_path, 
 @pytest.mark.parametrize("C, how, sentence", [
     (3, {"channels": "grey"}, "rgb or bgr for a network of three"), (1, {"channels": "bgr"}, "grey for a network of one"),
     (3, {"std": np.ones(3), "scale": 1.0}, "either std or scale"), (3, {"std": np.array([1., 0, 1])}, "numbers above 0"),
+    (3, {"std": -1}, "numbers above 0, got [-1.0]"), (3, {"mean": np.ones((3, 7, 7))}, f"mean: expected a picture of at least the {CROP}x{CROP} pixels"),
     (3, {"mean": np.ones(2)}, "one number or 3"), (3, {"size": CROP - 1}, f"at least the {CROP} pixels"),
     (3, {"scale": 0.0}, "other than 0"),
-    (2, {}, "one channel or three"), (3, {"mean": np.ones((3, 9, 9)), "size": 12}, "a picture (3, 12, 12)")])
+    (2, {}, "one channel or three"), (3, {"mean": np.ones((3, 11, 11)), "size": 12}, "a picture (3, 12, 12)")])
 def test_what_does_not_fit_the_network_is_one_sentence(tmp_path, C, how, sentence):
     foreign, _ = of_nodes(tmp_path, C)
     with pytest.raises(zfcore.Expected) as error:
@@ -107,6 +108,16 @@ def test_what_the_file_says_is_taken_and_what_nobody_says_is_told(tmp_path):
     assert seen.as_timm(CROP)["mean"] == pytest.approx([3/255, 2/255, 1/255])                         # in R,G,B
     foreign, _ = of_nodes(tmp_path)
     assert [line.partition(":")[0] for line in seen_by(foreign).assumed] == ["channels", "pixels"]
+
+
+def test_where_the_file_treats_pixels_itself_no_line_says_that_nothing_is_subtracted(tmp_path):
+    foreign, _ = of_nodes(tmp_path)
+    foreign.nodes[0].reads = "seen"
+    foreign.nodes.insert(0, Affine("pre", "x", "seen", np.full(3, 0.5), np.full(3, -60.)))
+    seen = seen_by(foreign)
+    pixels, = (line for line in seen.assumed if line.startswith("pixels: "))
+    assert "a factor and a shift of its own" in pixels and "nothing subtracted" not in pixels
+    assert np.array_equal(to_network(foreign, seen, "made").mean, np.full((3, CROP, CROP), 120, np.float32))
 
 
 def test_what_a_file_tells_of_pictures_is_a_note_unless_it_is_said_otherwise():

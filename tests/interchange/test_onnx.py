@@ -396,6 +396,21 @@ def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, word
     assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")
 
 
+@pytest.mark.parametrize("turn", [("Slice", ["last", "first", "one", "back"]), ("Gather", ["turned"], {"axis": 1}),
+                                  ("Gather", ["turned"], {"axis": -3})])
+@pytest.mark.parametrize("before, words", [
+    ([], "node0: expected the colours in the order in which they enter, got another order; export the network without this node; "
+         "if it turns them round, channels bgr does that"),
+    ([("Sub", ["means"])], "node1: expected maps in their order, got another order; zfcore would need a layer for it"),
+    ([("Conv", ["three"])], "node1: expected maps in their order, got another order; zfcore would need a layer for it")])
+def test_colours_that_the_graph_turns_round_are_refused_with_what_does_the_same(turn, before, words, tmp_path):
+    constants = {"last": np.array([-1]), "first": np.array([-2**63]), "one": np.array([1]), "back": np.array([-1]),
+                 "turned": np.array([2, 1, 0]), "means": drawn((3, 1, 1)), "three": drawn((3, 3, 1, 1)), "w": CONV["w"]}
+    with pytest.raises(Unsupported) as refused:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [*before, turn, ("Conv", ["w"])], constants))
+    assert words in str(refused.value)
+
+
 @pytest.mark.parametrize("node, words", [
     (("MaxPool", [], {"kernel_shape": [16, 16]}), "node0: expected maxima of at most 15x15 pixels, got 16x16"),
     (("Conv", ["w"], {"dilations": [1900, 1900]}), "node0: expected filters that stand in square ones of ")])

@@ -25,7 +25,7 @@ from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row,
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Unsupported, Window, counted, in_a_row,
                                         nothing_beside, padding, unsupported)
 from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
@@ -235,6 +235,8 @@ class _Reader:
             raise self._unsupported(node, f"maps or units that {node.op_type} reads", "constants alone")
         elif len(flows) > 1:
             raise self._unsupported(node, "one input that is no constant", f"{len(flows)} of {node.op_type}", "branches")
+        elif node.op_type == "Gather" and isinstance(inputs[0], Flow) and a.axis % (len(flows[0].shape) + 1) == 1:
+            raise self._other_order(node, flows[0])
         elif node.op_type not in LAYERS:
             raise self._unsupported(node, f"constants that {node.op_type} reads", "maps or units", NEEDED.get(node.op_type, ""))
         else:
@@ -475,18 +477,28 @@ class _Reader:
         starts, ends = self._known(node, starts, "starts"), self._known(node, ends, "ends")
         axes = [0, 1, 2, 3][:len(starts)] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
         C, *size = self._maps(node, x).shape
+        steps = self._known(node, [1] if steps is None else steps, "steps")
+        if axes == [1] and steps == [-1]:
+            raise self._other_order(node, x)
         around = {0: (0, 0), 1: (0, 0), 2: (0, 0), 3: (0, 0)}
         for axis, start, end in zip(axes, starts, ends):
             n = (2**31 - 1, C, *size)[axis]                # of pictures there may be any number
             first, last = (min(max(place + n if place < 0 else place, 0), n) for place in (start, end))
             around[axis] = -first, last - n
-        if (any(around[0] + around[1]) or set(self._known(node, [1] if steps is None else steps, "steps")) != {1}
+        if (any(around[0] + around[1]) or set(steps) != {1}
                 or len(set(axes)) != len(axes) or not len(starts) == len(ends) == len(axes)):
             raise self._unsupported(node, "rows and columns that lie together", "others, or pictures or maps", "branches")
         out = [n + sum(around[axis]) for axis, n in zip((2, 3), size)]
         if min(out) < 1:
             raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
         return self._add(node, Padding, x, (C, *out), pads=(around[2], around[3])) if out != size else x
+
+    def _other_order(self, node, flow):
+        """The sentence about a node that takes maps, or the colours of pictures, in another order."""
+        if flow.shape[0] == 3 and not self.row:            # behind a mean of each colour --channels bgr is not the same
+            return Unsupported(f"{self.path}: {called(node)}", "the colours in the order in which they enter", "another order",
+                               "export the network without this node; if it turns them round, --channels bgr does that")
+        return self._unsupported(node, "maps in their order", "another order", "a layer for it")
 
     def _known(self, node, values, what):
         """Whole numbers, as a list, that are attributes or constants."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.files import real, said, whole
 from zfcore.hints import Floats, Shape
-from zfcore.interchange.foreign import Foreign, part_of
+from zfcore.interchange.foreign import Affine, Foreign, part_of
 
 SMALLEST = 1e-6                   # factor of pixels
 GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as Pillow, OpenCV and Caffe have it
@@ -128,6 +128,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: Floats | None =
     mean and std that are all at most 1 are those of pixels 0 to 1, as torchvision and timm have them. Raises Expected for what
     does not fit the network."""
     mean, std = _numbers("--mean", mean), _numbers("--std", std)
+    if std is not None and not (std > 0).all():
+        raise check.Expected("--std", "numbers above 0", std.tolist())
     scale = None if scale is None else real()("--scale", scale)
     size = None if size is None else whole(1, 4096)("--picture-size", size)
     given = {"channels": channels, "mean": mean, "scale": std if scale is None else scale}
@@ -144,15 +146,18 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: Floats | None =
         raise check.Expected("--channels", "grey for a network of one channel" if C == 1
                              else "rgb or bgr for a network of three", order)
     if mean is None and std is None and scale is None and not {"mean", "scale"} & said.keys():
-        assumed.append("pixels: 0 to 255, nothing subtracted, since neither the file nor --mean, --std or --scale says more")
+        own = foreign.nodes and isinstance(foreign.nodes[0], Affine)
+        assumed.append("pixels: 0 to 255 enter, where the file has a factor and a shift of its own for them, since nobody says --mean, "
+                       "--std or --scale" if own else
+                       "pixels: 0 to 255, nothing subtracted, since neither the file nor --mean, --std or --scale says more")
     if scale is None and _are_shares(mean, std):
         assumed.append("mean and std: of pixels 0 to 1, since all are at most 1")
         mean, std = None if mean is None else mean*255, 255*(np.ones(C) if std is None else std)
-    if std is not None and not (std > 0).all():
-        raise check.Expected("--std", "numbers above 0", std.tolist())
     subtracted = _of_channels("--mean", mean, said.get("mean", 0.0), C, order)
     factors = _of_channels("--std or --scale", 1/std if std is not None else None if scale is None
                            else np.array([scale], float), said.get("scale", 1.0), C, order)
+    if mean is not None and subtracted.ndim == 3 and min(subtracted.shape[1:]) < H:
+        raise check.Expected("--mean", f"a picture of at least the {H}x{W} pixels that enter", "x".join(map(str, subtracted.shape)))
     usual = subtracted.shape[1] if subtracted.ndim == 3 else 256 if 200 <= H < 256 else H        # 224 and 227 of 256
     if size is None and "size" not in said and usual != H and subtracted.ndim == 1:
         assumed.append(f"pictures: brought to {usual}x{usual} pixels, whose middle {H}x{W} the network is given, since nobody "
