@@ -101,7 +101,7 @@ class Correspondence:
         return float(holm(np.broadcast_to(p, self.p_values.shape)).max())
 
     def lacking(self, level: float = 0.05) -> str:
-        """Why no part can be found below `level`, and what is needed; "" where one can."""
+        """Reason why no part can be found below `level`, and what is needed; "" where one can."""
         if self.least() < level:
             return ""
         enough = next((n for n in range(len(self.pictures) + 1, 2*GROUP) if self.least(n) < level), None)
