@@ -107,7 +107,8 @@ class Correspondence:
         enough = next((n for n in range(len(self.pictures) + 1, 2*GROUP) if self.least(n) < level), None)
         too_few, needed = ((plural(len(self.pictures), "picture"), enough) if enough else
                            (plural(self.permutations, "permutation"), f"more than {self.p_values.size/level - 1:.0f}"))
-        return f"In {too_few} no part can be found, as the least corrected p to be expected is {self.least():.2g}: {needed} are needed"
+        return (f"In {too_few} no part can be found, as the least corrected p to be expected is {self.least():.2g}: {needed} are "
+                "needed")
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
