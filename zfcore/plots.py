@@ -629,8 +629,8 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
-                                   f"rank {rank:.2f}"] for name, cosine, rank in means)]
+    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name, found.layer), max(90, tiles.shape[3])),
+                                   f"cosine {cosine:.2f}", f"rank {rank:.2f}"] for name, cosine, rank in means)]
     title = []
     for word, whole, shares, area in (("box", "area", found.inside, found.area),
                                       ("parts", "box", found.in_parts, found.parts_area)):

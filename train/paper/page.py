@@ -84,7 +84,8 @@ def markdown(setting, found):
     """The text of reproduction.md."""
     counts = ", ".join(f"{count} {word}" for word, count in claims(found).items())
     rows = [[name, plain(ITEMS[name].title), plain(verdict_in_words(one))] for name, one in found.items()]
-    parts = ["# The paper reproduced", plain(setting.about()), f"Claims: {counts}. {facts(found)} agree{plain(apart(found))}.", RULE,
+    parts = ["# The paper reproduced", plain(setting.about()),
+             f"Claims: {counts}. {facts(found)} agree{plain(apart(found))}.", RULE,
              report.table(["", "asks", "verdicts"], rows, text=(0, 1, 2))]
     for name, one in found.items():
         item, of = ITEMS[name], f"{', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}"

@@ -101,13 +101,14 @@ class Correspondence:
         return float(holm(np.broadcast_to(p, self.p_values.shape)).max())
 
     def lacking(self, level: float = 0.05) -> str:
-        """Why no part can be found below `level`, and what is needed; "" where one can."""
+        """Reason why no part can be found below `level`, and what is needed; "" where one can."""
         if self.least() < level:
             return ""
         enough = next((n for n in range(len(self.pictures) + 1, 2*GROUP) if self.least(n) < level), None)
         too_few, needed = ((plural(len(self.pictures), "picture"), enough) if enough else
                            (plural(self.permutations, "permutation"), f"more than {self.p_values.size/level - 1:.0f}"))
-        return f"In {too_few} no part can be found, as the least corrected p to be expected is {self.least():.2g}: {needed} are needed"
+        return (f"In {too_few} no part can be found, as the least corrected p to be expected is {self.least():.2g}: {needed} are "
+                "needed")
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

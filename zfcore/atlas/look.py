@@ -177,7 +177,8 @@ def encoded_occlusion(found: Occlusion, keep: Keep, name: str) -> dict[str, Any]
              "sum": _short(found.clean_sums[0])}
     return {"layer": found.layer, "unit": int(found.units[0]), "size": found.size, "stride": found.stride, "grey": found.grey,
             "tops": found.tops.tolist(), "lefts": found.lefts.tolist(), "label": int(found.labels[0]), "clean": clean,
-            "silent": bool(silent(found)[0]), "p": _short(found.probabilities[0]), "class": found.most_probable[0].tolist(), "sums": _short(found.sums[0]),
+            "silent": bool(silent(found)[0]), "p": _short(found.probabilities[0]), "class": found.most_probable[0].tolist(),
+            "sums": _short(found.sums[0]),
             "projection": keep(sheet(found.projections), name)}
 
 

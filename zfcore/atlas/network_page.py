@@ -133,8 +133,8 @@ def curves(folder, model):
     plots.save(plots.learning_curves(history, model.epoch), folder.path/"curves.svg")
     last = history["val_error"][-1]
     return {"file": "curves.svg",
-            "alt": f"loss and error over {plural(len(history['epoch']), 'epoch')}; the validation error ends at {100*last:.1f} %; "
-                   f"this network is that of epoch {model.epoch}"}
+            "alt": f"loss and error over {plural(len(history['epoch']), 'epoch')}; the validation error ends at "
+                   f"{100*last:.1f} %; this network is that of epoch {model.epoch}"}
 
 
 def history_of(model):
