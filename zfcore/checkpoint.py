@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, opener, parsed, real, said, text, whole
-from zfcore.hdf5 import Reader, check_names, open_h5, short, write_array, write_table
+from zfcore.hdf5 import DamagedFile, Reader, check_names, open_h5, short, write_array, write_table
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
@@ -102,9 +102,11 @@ def load(path: FilePath, velocity: bool = True) -> Checkpoint:
         raise check.Expected("checkpoint", "a file",
                              f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
-        with open_h5(path, others_beside(path)) as file:
+        with open_h5(path) as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
             return _read(file, velocity)
+    except DamagedFile as damage:
+        raise DamagedFile(damage.what, damage.expected, damage.got, others_beside(path)) from None
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
 

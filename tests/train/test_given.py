@@ -338,6 +338,22 @@ def test_whatever_arrays_a_layer_of_ones_own_has_it_is_refused_or_the_run_can_be
     assert Training.resume(tmp_path/"run", DATA, epochs=2).epoch == 1
 
 
+@pytest.mark.parametrize("of", [{"called": ("h", "m")}, {"called": ("g", "n")}, {"parameter_shapes": lambda self, shape: {"g": (2,)}}])
+def test_a_checkpoint_whose_layers_have_changed_since_is_not_said_to_be_damaged(tmp_path, monkeypatch, of):
+    monkeypatch.setitem(KINDS, "Scaled", Scaled)
+    ran(begun(tmp_path/"run", config=ONE, network=table(Scaled("odd"))))
+    file = tmp_path/"run"/"best.h5"
+    whole = file.read_bytes()
+    place = whole.index(zfcore.open(file).network["fc2"].parameters["w"].tobytes()[:64])
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+    with pytest.raises(zfcore.Expected, match="/parameters/fc2/w: expected data that fit.*; copy latest.h5 .* to best.h5$"):
+        zfcore.open(tmp_path/"run")
+    file.write_bytes(whole)
+    monkeypatch.setitem(KINDS, "Scaled", type("Scaled", (Scaled,), of))
+    with pytest.raises(zfcore.Expected, match="/odd(/g)?: expected [^;]*$"):
+        zfcore.open(tmp_path/"run")
+
+
 # --------------------------------------------------------------------------------------------------------------- arguments
 ODD = None, "x", 3, 1.5, True, object(), [], [None], {}, np.zeros(3), zfcore.Network, b"x", "a\0b", "\ud800", "x"*5000, ""
 
