@@ -16,11 +16,12 @@ class Origin(NamedTuple):
 def start_from(path, network, classes, device):
     """Take over the weights of another run or checkpoint file into `network`, and nothing else: no velocity, no epoch.
 
-    The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
-    means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
+    The classifier (the last layer with weights and what lies behind it) is taken only if the classes are the same, in name and
+    order, for its unit k means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
     other, checkpoint = from_checkpoint(path)
     same = checkpoint.classes == classes
     last = network.weighted[-1].name
+    classifier = {layer.name for layer in network.layers[network.index(last):]}
     mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
                     for of in (network, other))
     for row, its_row in zip_longest(mine, theirs):
@@ -28,17 +29,17 @@ def start_from(path, network, classes, device):
             raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(its_row),
                                  f"the network to train is {network.name}, the other {other.name}")
     shapes, its_shapes = (of.parameter_shapes() for of in (network, other))
-    if any(shapes[layer] != its_shapes[layer] for layer in shapes if same or layer != last):
+    if any(shapes[layer] != its_shapes[layer] for layer in shapes if same or layer not in classifier):
         raise check.Expected("--image-size", f"{other.input_shape[1]}, for which {path} has its weights",
                              network.input_shape[1])
-    parameters = other.parameters()
-    if not same:
-        parameters = {**parameters, last: network.parameters()[last]}
-    network.load(parameters, device, other.buffers())
-    return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
+    anew = [] if same else [layer.name for layer in network.layers if layer.name in classifier and (layer.parameters or layer.buffers)]
+    parameters, buffers = ({**theirs, **{name: mine[name] for name in anew if name in mine}} for theirs, mine in
+                           ((other.parameters(), network.parameters()), (other.buffers(), network.buffers())))
+    network.load(parameters, device, buffers)
+    return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": anew},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
                   ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
-                   f"{len(classes)} here: {last} is drawn anew"))
+                   f"{len(classes)} here: {' and '.join(anew)} {'is' if len(anew) == 1 else 'are'} drawn anew"))
 
 
 def like_source(path, classes, size):
