@@ -45,11 +45,15 @@ def start_from(path, network, classes, device):
 def like_source(path, classes, size):
     """The Network of another run or checkpoint file, without its weights, for so many classes and pictures of `size` pixels:
     where it has others, its last layer with weights has another number of outputs."""
-    other, _ = from_checkpoint(path)
-    last, rows = other.weighted[-1].name, other.table()
-    outputs = "M" if "M" in other[last].fields() else "F"
-    rows = [{**row, outputs: classes} if row["name"] == last else row for row in rows]
-    return from_table(other.name, (3, size, size), rows)
+    return blank_like(from_checkpoint(path)[0], classes, size)
+
+
+def blank_like(network, classes, size):
+    """The `network` without its weights, as `like_source` gives it."""
+    last = network.weighted[-1]
+    outputs = "M" if "M" in last.fields() else "F"
+    rows = [{**row, outputs: classes} if row["name"] == last.name else row for row in network.table()]
+    return from_table(network.name, (3, size, size), rows)
 
 
 def in_words(row):
