@@ -168,6 +168,14 @@ def test_a_run_that_was_begun_and_never_run_is_resumed_from_its_start(config, wh
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
 
 
+def test_a_run_is_not_resumed_with_fewer_epochs_than_it_has_done(whole):
+    before = files(whole)
+    with pytest.raises(Expected, match="^epochs: expected 2 or more, as many as .* has done, got 1; epochs that are done stay"):
+        Training.resume(whole, epochs=1)
+    assert files(whole) == before
+    Training.resume(whole, epochs=2).run()
+
+
 def test_in_another_thread_it_runs_too(config, whole, tmp_path):
     thread = threading.Thread(target=Training.begin(config, tmp_path/"run").run)
     thread.start()

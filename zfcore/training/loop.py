@@ -187,6 +187,9 @@ class Training:
             check_there(config.data)
         before = stamp(latest)                 # one that is replaced while it is read is not the one that was read
         checkpoint = load(inside(folder, "latest.h5")) if latest.is_file() else None
+        if checkpoint is not None and config.epochs < checkpoint.epoch:
+            raise check.Expected("--epochs", f"{checkpoint.epoch} or more, as many as {Path(folder)} has done", config.epochs,
+                                 "epochs that are done stay; epoch_NNNN.h5 and best.h5 are networks of earlier ones")
         new = cls(folder, *cls.materials(config, data, checkpoint, Path(folder), ranks), ranks=ranks)
         new.latest = before
         return new
