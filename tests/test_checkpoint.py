@@ -142,6 +142,37 @@ def test_what_is_wrong_is_said(stored, change, sentence):
         load(stored[0])
 
 
+def other(arrays, layer, key, array):
+    return {**arrays, layer: {**arrays[layer], key: array}}
+
+
+B = np.zeros(96, np.float32)                     # as conv3 has biases
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (lambda c: {"parameters": other(c.parameters, "conv3", "b", B.astype(float))}, "/parameters/conv3/b: expected float32 or float16, got float64"),
+    (lambda c: {"parameters": other(c.parameters, "conv3", "b", B[1:])}, r"/parameters/conv3/b: expected shape \(96,\), got \(95,\)"),
+    (lambda c: {"parameters": other(c.parameters, "conv3", "b", B + np.nan)}, "/parameters/conv3/b: expected finite values, got 96 of 96"),
+    (lambda c: {"parameters": other(c.parameters, "conv3", "b", [0.0]*96)}, r"/parameters/conv3/b: expected an array \(96,\), got list"),
+    (lambda c: {"parameters": other(c.parameters, "conv3", "c", B)}, "/parameters/conv3: expected w, b, got w, b, c"),
+    (lambda c: {"parameters": {}}, "/parameters: expected the layers conv1, .*, got none"),
+    (lambda c: {"velocity": other(c.velocity, "conv3", "b", B - np.inf)}, "/optimizer/conv3/b: expected finite values"),
+    (lambda c: {"buffers": {"conv3": {"mean": B}}}, "/buffers: expected the layers none, got conv3"),
+    (lambda c: {"mean_image": c.mean_image.astype(float)}, "/preprocessing/mean_image: expected float32, got float64"),
+    (lambda c: {"mean_image": c.mean_image*np.nan}, "/preprocessing/mean_image: expected finite values"),
+    (lambda c: {"epoch": -1}, "epoch: expected a whole number"),
+    (lambda c: {"state": {"plateau_x": 1}}, "/state: expected only"),
+    (lambda c: {"history": {"a/b": [1.0]}}, "/history: expected names"),
+    (lambda c: {"layers": c.layers[:-1] + [{"kind": "Unknown"}]}, "layer table: kind: expected one of"),
+])
+def test_what_would_not_be_read_is_not_written(stored, change, sentence):
+    path, made = stored
+    before = path.read_bytes()
+    with pytest.raises(Expected, match=f"^checkpoint: {sentence}"):
+        save(path, replace(made, **change(made)))
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["latest.h5"]
+
+
 def test_a_missing_layer_or_a_wrong_shape_is_found_when_the_network_is_built(stored):
     with h5py.File(stored[0], "r+") as file:
         del file["parameters/conv3"]

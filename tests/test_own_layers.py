@@ -195,10 +195,56 @@ def test_activations_are_looked_at_as_what_goes_up():
         of.activations(X, ["gain"])
 
 
+@dataclass
+class Kept(Gain):
+    """Keeps the mean of each unit."""
+
+    def buffer_shapes(self, shape):
+        return {"mean": shape[:1]}
+
+    def init(self, shape, *how):
+        return Gain.init(self, shape, *how)[0], {"mean": np.zeros(shape[:1], np.float32)}
+
+    def forward(self, x, step=None):
+        if step is not None:
+            self.moved(x.mean(axis=tuple(range(1, x.ndim))))
+        return Gain.forward(self, x)
+
+    def moved(self, mean):
+        self.buffers["mean"] = 0.9*self.buffers["mean"] + 0.1*mean
+
+
+LEFT = [("buffers", lambda m: {"mean": m.astype(float)}, "forward leaves mean: expected float32, got float64"),
+        ("buffers", lambda m: {"mean": m[1:]}, r"forward leaves mean: expected shape \(4,\), got \(3,\)"),
+        ("buffers", lambda m: {"mean": m.tolist()}, r"forward leaves mean: expected an array \(4,\), got list"),
+        ("buffers", lambda m: {"mean": m, "var": m}, "buffers that forward leaves: expected mean, got mean, var"),
+        ("buffers", lambda m: {}, "buffers that forward leaves: expected mean, got none"),
+        ("parameters", lambda m: {"w": m.astype(np.float16), "b": m}, "forward leaves w: expected float32, got float16")]
+
+
+@pytest.mark.parametrize("which, odd, sentence", LEFT)
+def test_arrays_that_a_layer_leaves_otherwise_than_it_told_are_said_of_it_in_the_first_step(which, odd, sentence):
+    of = network(type("Odd", (Kept,), {"moved": lambda self, mean: setattr(self, which, odd(mean))})).init(1)
+    with pytest.raises(Expected, match=f"^gain: {sentence}"):
+        of.forward(X, 0)
+
+
+def test_arrays_that_a_layer_leaves_as_it_told_are_taken_also_in_float64():
+    of = network(Kept).init(1)
+    of.forward(X, 0)
+    assert of.buffers()["gain"]["mean"].any()
+    for layer in of.layers:
+        layer.parameters = {key: array.astype(float) for key, array in layer.parameters.items()}
+    of.forward(X.astype(float), 1)
+    assert of.buffers()["gain"]["mean"].dtype == float
+
+
 @pytest.mark.parametrize("command", ["zfcore.__main__", "train.evaluate"])
 def test_a_script_that_enters_a_kind_and_calls_a_command_opens_networks_with_it(tmp_path, monkeypatch, capsys, command):
     of, file, script = network().init(1), tmp_path/"own.h5", tmp_path/"look.py"
-    checkpoint.save(file, Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
+    with monkeypatch.context() as patch:
+        patch.setitem(KINDS, "Gain", Gain)
+        checkpoint.save(file, Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
     words = {"zfcore.__main__": ["occlusion", "--run", str(file)], "train.evaluate": ["--run", str(file), "--data", str(tmp_path/"none")]}
     monkeypatch.setattr("sys.argv", ["look.py", *words[command]])
     monkeypatch.setattr("zfcore.layers.KINDS", {**KINDS})

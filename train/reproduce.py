@@ -12,6 +12,7 @@ said beforehand, measured on a few pictures and steps.
 """
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from train.study import StudyFolder
 from zfcore import check, trained
 from zfcore.checkpoint import Unwritable
 from zfcore.crew import HELP as DEVICES
+from zfcore.data.transforms import TooSmall
 from zfcore.terminal import Bar, command, printable, say, status_of
 from zfcore.training import Stop
 from zfcore.training.folder import Busy
@@ -58,10 +60,11 @@ def main(arguments=None):
     names = chosen(args.items)
     if args.check is not None and not names and args.run is None:
         return compare(args)
-    setting = prepared(args)
+    with advised_here():
+        setting = prepared(args)
     wanted = [ITEMS[name] for name in names or ITEMS]
     try:
-        with StudyFolder(args.output).locked():
+        with advised_here(), StudyFolder(args.output).locked():
             make_all(setting, wanted)
     except (KeyboardInterrupt, Stop) as stop:
         say(f"stopped; what is finished is kept, and the same command goes on: {printable(args.output)}")
@@ -155,12 +158,22 @@ def said_beforehand(items, scale, seconds):
     yield from (f"will not settle ({', '.join(names)}): {words}" for words, names in of.items())
 
 
+@contextmanager
+def advised_here():
+    """`with advised_here():` of pictures that are too small it is said what can be done here, where no option enlarges them."""
+    try:
+        yield
+    except TooSmall as small:
+        raise check.Expected(small.what, small.expected, small.got, "--data names larger pictures") from None
+
+
 def made(setting, item, beforehand):
     """The Outcome of an item. Where something is wrong with what it needs, that is its outcome, and it is tried again next
     time; a disk that is full, or somebody else at work, ends the command."""
     began, key, lacks = time.monotonic(), setting.key(item), item.lacks(setting)
     try:
-        found = Outcome(item.name, lacking=lacks) if lacks else item.make(setting)
+        with advised_here():
+            found = Outcome(item.name, lacking=lacks) if lacks else item.make(setting)
     except (Unwritable, Busy):
         raise
     except check.Expected as sentence:

@@ -167,18 +167,18 @@ class StudyFolder:
             results.save(path, compute())
         return results.load(path, kind)
 
-    def run_or_resume(self, name, config, pictures, progress=None):
+    def run_or_resume(self, name, config, pictures, progress=None, network=None):
         """(Trained, history) of the run NAME, begun or gone on with until its last epoch; what it prints goes into its
         output.txt, as a study has too much of it for one screen.
 
         `pictures` are its (training, validation) Pictures, see `pictures_for`; runs may share them. `progress()` is called
-        after each epoch. Raises Stop, with everything saved."""
+        after each epoch. `network` is the one to train; None: the options' own. Raises Stop, with everything saved."""
         folder = self.path/name
         if (folder/"latest.h5").is_file():
             training = StudiedTraining.resume(folder, pictures, **{option: getattr(config, option) for option in FREE})
         else:
             clear(folder)
-            training = StudiedTraining.begin(config, folder, pictures)
+            training = StudiedTraining.begin(config, folder, pictures, network=network)
         (folder/"failed.txt").unlink(missing_ok=True)
         training.progress = progress or training.progress
         with open(folder/"output.txt", "a", buffering=1, opener=opener) as file:

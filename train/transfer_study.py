@@ -29,6 +29,7 @@ from zfcore.networks import home_of, recipe_of
 from zfcore.terminal import Bar, plural
 from zfcore.training import TrainConfig
 from zfcore.training.config import read_options
+from zfcore.training.start import blank_like
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
@@ -184,12 +185,13 @@ class TransferStudy:
 
     # -------------------------------------------------------------------------------- a network from random weights
     def from_random_weights(self, name, train, test, seed):
-        """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in OUT/NAME,
-        begun or gone on with, on the data set `train`. Some of the test pictures are its validation set, which decides nothing:
+        """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in OUT/NAME of RUN's
+        own layers, begun or gone on with, on the data set `train`. Some of the test pictures are its validation set, which decides nothing:
         the last weights count."""
         config = self.scratch_config(seed)
         watched = test.subset(np.arange(0, len(test), -(-len(test)//WATCHED)))
-        model, history = self.folder.run_or_resume(name, config, pictures_for(config, (train, watched)))
+        model, history = self.folder.run_or_resume(name, config, pictures_for(config, (train, watched)), network=blank_like(
+            self.model.network, len(train.classes), config.image_size))
         found = measured([model], self.pictures(test), config.batch_size, probabilities=True)
         return found, sum(history["seconds"]), history["train_error"][-1]
 

@@ -86,6 +86,9 @@ def dtype(what: object, array: Array, *expected: DTypeLike, advice: str = "") ->
 
 def finite(what: object, array: Array) -> None:
     """Raise if a value is NaN or infinite, saying how many are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):           # then all are, in a third of the time of a look at each
+            return
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise Expected(what, "finite values", f"{bad} of {array.size} NaN or infinite")

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, opener, parsed, real, said, text, whole
-from zfcore.hdf5 import Reader, open_h5, short, write_array, write_table
+from zfcore.hdf5 import DamagedFile, Reader, check_names, open_h5, short, write_array, write_table
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
@@ -75,12 +75,13 @@ class Checkpoint:
 
 
 def save(path: FilePath, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
-    attributes = _attributes(checkpoint)
+    """Write `checkpoint` to `path`, all or nothing. Raises Expected, before anything is written, for what `load` would refuse, and
+    Unwritable where the disk refuses (full, read-only)."""
+    root = _unwritten(checkpoint)
+    _read(root)
     with new_hdf5(path) as file:
-        _describe(file, **attributes)
-        for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity),
-                              ("buffers", checkpoint.buffers)):
+        _describe(file, **root.values)
+        for group, arrays in _groups(checkpoint).items():
             file.create_group(group)
             for layer, of_layer in arrays.items():
                 for key, array in of_layer.items():
@@ -101,22 +102,28 @@ def load(path: FilePath, velocity: bool = True) -> Checkpoint:
         raise check.Expected("checkpoint", "a file",
                              f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
-        with open_h5(path, others_beside(path)) as file:
+        with open_h5(path) as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
-            network, layers, classes = _head(file)
-            velocity = velocity and file.group("optimizer").names()
-            return Checkpoint(
-                network.name, network.input_shape, layers, classes,
-                parameters=_arrays(file, "parameters", network.parameter_shapes()),
-                velocity=_arrays(file, "optimizer", network.parameter_shapes()) if velocity else {},
-                buffers=_arrays(file, "buffers", network.buffer_shapes())
-                if "buffers" in file or network.buffer_shapes() else {},
-                mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)
-                if "preprocessing" in file else None,
-                epoch=file.attribute("epoch", whole()), step=file.attribute("step", whole()),
-                state=_state(file.group("state")), history=_history(file) if "history" in file else {})
+            return _read(file, velocity)
+    except DamagedFile as damage:
+        raise DamagedFile(damage.what, damage.expected, damage.got, others_beside(path)) from None
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
+
+
+def _read(file, velocity=True):
+    """The Checkpoint that a file holds, which may be one that is yet to be written."""
+    network, layers, classes = _head(file)
+    velocity = velocity and file.group("optimizer").names()
+    return Checkpoint(
+        network.name, network.input_shape, layers, classes,
+        parameters=_arrays(file, "parameters", network.parameter_shapes()),
+        velocity=_arrays(file, "optimizer", network.parameter_shapes()) if velocity else {},
+        buffers=_arrays(file, "buffers", network.buffer_shapes()) if "buffers" in file or network.buffer_shapes() else {},
+        mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)
+        if "preprocessing" in file else None,
+        epoch=file.attribute("epoch", whole()), step=file.attribute("step", whole()),
+        state=_state(file.group("state")), history=_history(file) if "history" in file else {})
 
 
 def others_beside(path: Path) -> str:
@@ -131,34 +138,82 @@ def others_beside(path: Path) -> str:
 
 def check_readable(checkpoint: Checkpoint) -> None:
     """Raise Expected where `load` would refuse what the `checkpoint` says beside its arrays: what is trained can be opened."""
-    try:
-        attributes = _attributes(checkpoint)
-    except TypeError as error:
-        raise check.Expected(f"{checkpoint.model}: layers", "fields that JSON has", error) from None
-    _head(_Unwritten(attributes))
-    _state(_Unwritten(checkpoint.state))
+    root = _unwritten(checkpoint)
+    _head(root)
+    _state(root.group("state"))
 
 
 @dataclass
 class _Unwritten:
-    """Attributes that are to be written, asked as a `hdf5.Reader` is."""
-    values: dict[str, Any]
-    path = "checkpoint"
+    """A group that is to be written, asked as a `hdf5.Reader` is: its attributes, and what it will hold by name."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    held: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    path, advice = "checkpoint", ""
+
+    def place(self, key=""):
+        return f"{self.path}: {self.name}/{key}".rstrip("/: ")
 
     def attributes(self):
         return [*self.values]
 
     def attribute(self, key, form):
+        value = self.values[key]
         try:
-            _described(self.values[key])
+            _described(value)
         except UnicodeEncodeError:
-            raise check.Expected(f"{self.path}: {key}", "a text that UTF-8 has", said(self.values[key])) from None
-        return form(f"{self.path}: {key}", self.values[key])
+            raise check.Expected(f"{self.path}: {key}", "a text that UTF-8 has", said(value)) from None
+        return form(f"{self.path}: {key}", value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value)
+
+    def names(self):
+        check_names(self.place(), [*self.held])
+        return [*self.held]
+
+    def __contains__(self, key):
+        return key in self.held
+
+    def is_group(self, key):
+        return isinstance(self.held[key], _Unwritten)
+
+    def group(self, key):
+        return self.held[key]
+
+    def array(self, key, dtypes, shape, finite):
+        check.shape(self.place(key), self.held[key], shape)
+        check.dtype(self.place(key), self.held[key], *(dtypes if isinstance(dtypes, tuple) else (dtypes,)))
+        check.finite(self.place(key), self.held[key])
+        return self.held[key]
+
+    def table(self, key, most):
+        check_names(self.place(key), [*self.held[key]])
+        return {column: np.asarray(values, np.float64) for column, values in self.held[key].items()}
+
+
+def _unwritten(checkpoint):
+    """The root of the file that `save` is to write."""
+    held = {group: _Unwritten(name=f"/{group}", held={layer: _Unwritten(name=f"/{group}/{layer}", held=of_layer)
+                                                      for layer, of_layer in arrays.items()})
+            for group, arrays in _groups(checkpoint).items()}
+    held["state"] = _Unwritten(checkpoint.state, name="/state")
+    if checkpoint.mean_image is not None:
+        held["preprocessing"] = _Unwritten(held={"mean_image": checkpoint.mean_image}, name="/preprocessing")
+    if checkpoint.history:
+        held["history"] = checkpoint.history
+    return _Unwritten(_attributes(checkpoint), held)
+
+
+def _groups(checkpoint):
+    """{group of a file: its arrays by layer and name}."""
+    return {"parameters": checkpoint.parameters, "optimizer": checkpoint.velocity, "buffers": checkpoint.buffers}
 
 
 def _attributes(checkpoint):
+    try:
+        layers = json.dumps(checkpoint.layers)
+    except TypeError as error:
+        raise check.Expected(f"{checkpoint.model}: layers", "fields that JSON has", error) from None
     return {"format": FORMAT, "version": VERSION, "model": checkpoint.model, "epoch": checkpoint.epoch, "step": checkpoint.step,
-            "input_shape": list(checkpoint.input_shape), "layers": json.dumps(checkpoint.layers),
+            "input_shape": list(checkpoint.input_shape), "layers": layers,
             "classes": json.dumps(check.names("classes", checkpoint.classes, none=True))}
 
 

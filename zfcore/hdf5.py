@@ -50,9 +50,9 @@ def open_h5(path, advice="", member=None):
         raise
     except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
         if member is None and not h5py.is_hdf5(path):
-            raise Expected(path, "an HDF5 file", "a file that does not begin as one" if size else "an empty file",
-                           advice) from None
-        raise Expected(path, "a whole HDF5 file", f"one cut short or damaged ({short(error)})", advice) from None
+            raise DamagedFile(path, "an HDF5 file", "a file that does not begin as one" if size else "an empty file",
+                              advice) from None
+        raise DamagedFile(path, "a whole HDF5 file", f"one cut short or damaged ({short(error)})", advice) from None
 
 
 def short(error):
@@ -62,6 +62,10 @@ def short(error):
 
 class Missing(Expected):
     """A part that a file of this format has is not there."""
+
+
+class DamagedFile(Expected):
+    """A file is cut short, or its data are not those that were written: another copy of it may be whole."""
 
 
 class Reader:
@@ -164,7 +168,7 @@ class Reader:
             raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {shape}", self.advice)
         chunks = prod(ceil(a/b) for a, b in zip(shape, tiles)) if tiles else 0
         if stored < (1 if folded else size) and size or tiles and found.id.get_num_chunks() < chunks:
-            raise Expected(where, f"{size} bytes of data", f"{stored} that were written", self.advice)
+            raise DamagedFile(where, f"{size} bytes of data", f"{stored} that were written", self.advice)
         if tiles and prod(tiles)*itemsize > max(size, ONE_CHUNK):
             raise Expected(where, "chunks no larger than the data", f"{found.dtype} {tiles}", self.advice)
         if folded and max((found.id.get_chunk_info(k).size for k in range(chunks)), default=0)*DEFLATE > MOST_UNFOLDED:
@@ -195,8 +199,8 @@ class Reader:
         try:
             return found[()]
         except OSError as error:
-            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
-                           self.advice) from None
+            raise DamagedFile(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
+                              self.advice) from None
 
     def texts(self, name, shape=None, most=2**26):
         """An array of texts of a fixed width, as bytes."""

@@ -74,6 +74,8 @@ class Network:
         caches = Caches(self)
         for _, x, cache in self.steps(x, step, until, piece):
             caches.append(cache)
+        if step is not None:
+            self._check_left(np.float32, *[np.float64]*(x.dtype == np.float64))
         return in_float(x), caches
 
     def steps(self, x: Array, step: int | None = None, until: str | None = None,
@@ -118,6 +120,17 @@ class Network:
                 raise check.Expected(f"{self.name}: {layer.name}", "weights", "none yet", "init(seed) draws the network's, "
                                      "load(parameters) takes those there are, zfcore.open(...) opens a trained one")
             check_arrays(f"{self.name}: parameters of {layer.name}", f"{layer.name}.", layer.parameters, wanted)
+
+    def _check_left(self, *dtypes):
+        """Raise Expected unless a training pass left all arrays, of these dtypes, as the layers told of them: no checkpoint holds
+        others."""
+        for layer, shape in zip(self.layers, self.shapes):
+            for what, arrays, shapes in (("parameters", layer.parameters, layer.parameter_shapes(shape)),
+                                         ("buffers", layer.buffers, layer.buffer_shapes(shape))):
+                if arrays or shapes:
+                    check_arrays(f"{layer.name}: {what} that forward leaves", f"{layer.name}: forward leaves ", arrays, shapes)
+                for key, array in arrays.items():
+                    check.dtype(f"{layer.name}: forward leaves {key}", array, *dtypes)
 
     def stored(self, maps: Array) -> Array:
         """`maps` as the layers take them and leave them: in precision bf16 as BF16."""

@@ -45,6 +45,11 @@ def test_each_option_that_leaves_the_recipe_is_one_deviation_and_those_that_do_n
     assert in_words(c).startswith("1 deviation from the paper's, ")
 
 
+@pytest.mark.parametrize("model, listed", [*((name, True) for name in ("tiny", "alexnet", "vgg11", "nin")), ("zfnet-without-6-7", False), ("own", False)])
+def test_the_share_that_dropout_keeps_is_a_deviation_of_networks_with_dropout_alone(model, listed):
+    assert listed == any(entry.what == "--keep-prob" for entry in deviations(TrainConfig(model=model, keep_prob=0.8)))
+
+
 def test_another_set_is_told_with_its_counts():
     (found,) = deviations(typed("--preset", "zfnet", "--data", "flowers"), (102, 1020))
     assert found.here == "flowers: 102 classes, 1020 training pictures"

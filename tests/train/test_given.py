@@ -20,7 +20,7 @@ from train.evaluate import main as evaluate_command
 from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore import checkpoint
 from zfcore.checkpoint import load, save
-from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.layers import KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
@@ -336,6 +336,42 @@ def test_whatever_arrays_a_layer_of_ones_own_has_it_is_refused_or_the_run_can_be
     ran(training)
     assert zfcore.open(tmp_path/"run").network.buffers().keys() == {"odd"}
     assert Training.resume(tmp_path/"run", DATA, epochs=2).epoch == 1
+
+
+@pytest.mark.parametrize("of", [{"called": ("h", "m")}, {"called": ("g", "n")}, {"parameter_shapes": lambda self, shape: {"g": (2,)}}])
+def test_a_checkpoint_whose_layers_have_changed_since_is_not_said_to_be_damaged(tmp_path, monkeypatch, of):
+    monkeypatch.setitem(KINDS, "Scaled", Scaled)
+    ran(begun(tmp_path/"run", config=ONE, network=table(Scaled("odd"))))
+    file = tmp_path/"run"/"best.h5"
+    whole = file.read_bytes()
+    place = whole.index(zfcore.open(file).network["fc2"].parameters["w"].tobytes()[:64])
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+    with pytest.raises(zfcore.Expected, match="/parameters/fc2/w: expected data that fit.*; copy latest.h5 .* to best.h5$"):
+        zfcore.open(tmp_path/"run")
+    file.write_bytes(whole)
+    monkeypatch.setitem(KINDS, "Scaled", type("Scaled", (Scaled,), of))
+    with pytest.raises(zfcore.Expected, match="/odd(/g)?: expected [^;]*$"):
+        zfcore.open(tmp_path/"run")
+
+
+@pytest.mark.parametrize("classes, anew", [(["top", "middle", "bottom"], []), (["left", "middle", "right"], ["fc2", "bn"]),
+                                           (["left", "right"], ["fc2", "bn"])])
+def test_of_another_run_with_other_classes_nothing_is_taken_over_that_is_a_class_s_own(tmp_path, classes, anew):
+    def of(classes):
+        return zfcore.Network("mine", (3, 32, 32), [Conv("conv1", 6, K=5, S=2), BatchNorm("bn1"), Flatten("flatten"),
+                                                    Linear("fc2", classes), BatchNorm("bn"), ReLU("relu")])
+    source = ran(begun(tmp_path/"source", config=ONE, network=of(3))).network
+    data = tuple(Squares(part.n, part.seed, classes=classes, labels=np.arange(part.n) % len(classes)) for part in DATA)
+    options = replace(ONE, model="mine", init_from=str(tmp_path/"source"))
+    for network in None, of(len(classes)):
+        mine = begun(tmp_path/f"run {network}", config=options, data=data, network=network)
+        drawn = of(len(classes)).init(options.seed, options.init)
+        for found in "parameters", "buffers":
+            for name, of_layer in getattr(mine.network, found)().items():
+                for key, array in of_layer.items():
+                    np.testing.assert_array_equal(array, getattr(drawn if name in anew else source, found)()[name][key])
+        assert mine.origin.facts["drawn_anew"] == anew and mine.origin.sentence.endswith("fc2 and bn are drawn anew") == bool(anew)
+        mine.one_step(*next(mine.train.batches(10, 0, 0)))
 
 
 # --------------------------------------------------------------------------------------------------------------- arguments

@@ -1,4 +1,5 @@
 """Training without a command line: complete when it is made, silent, the same bits, every mistake an Expected."""
+import pickle
 import re
 import threading
 from dataclasses import replace
@@ -13,10 +14,10 @@ from train.__main__ import main
 from train.options import parser
 from zfcore import training
 from zfcore.check import Expected
-from zfcore.checkpoint import load
+from zfcore.checkpoint import Unwritable, load
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.training import Stop, Training, resolve
+from zfcore.training import Stop, Training, loop, resolve
 
 
 @pytest.fixture
@@ -84,10 +85,95 @@ def test_a_run_that_is_stopped_goes_on_in_the_same_object_or_in_another_to_the_s
         assert load(tmp_path/name/"latest.h5").history["val_loss"] == load(whole/"latest.h5").history["val_loss"]
 
 
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("was", ["run", "begun", "resumed", "sent"])
+def test_a_training_does_not_write_over_the_epochs_that_another_has_trained_since(was, config, tmp_path):
+    stale = Training.begin(replace(config, epochs=1), tmp_path/"run")
+    stale.run() if was in ("run", "resumed") else None
+    stale = {"resumed": lambda: Training.resume(tmp_path/"run", epochs=3), "sent": lambda: pickle.loads(pickle.dumps(stale))}.get(
+        was, lambda: stale)()
+    Training.resume(tmp_path/"run", epochs=2).run()
+    before = files(tmp_path/"run")
+    with pytest.raises(Expected, match=r"latest.h5: expected the checkpoint that this Training wrote or read last, got .*; "
+                                       r"Training\.resume\('.*run'\) goes on"):
+        stale.run()
+    assert files(tmp_path/"run") == before
+    (tmp_path/"run"/"latest.h5").unlink()      # then there is none that would be lost
+    stale.run()
+
+
+def test_a_training_goes_on_where_it_was_stopped_and_so_does_a_copy_but_only_one_of_them(config, whole, tmp_path, ctrl_c_after, capsys):
+    ctrl_c_after(5)
+    mine = Training.begin(config, tmp_path/"run")
+    with pytest.raises(Stop):
+        mine.run()
+    pickle.loads(pickle.dumps(mine)).run()
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+    with pytest.raises(Expected, match="one that another has written since"):
+        mine.run()
+
+
+@pytest.mark.parametrize("at", ["in a step", "at the end of an epoch"])
+def test_a_training_that_is_broken_off_within_what_belongs_together_is_resumed_and_not_run_on(at, config, whole, tmp_path, monkeypatch):
+    def broken(self, *arguments, real=loop.GradientSum.total):
+        if mine.step == 5:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    def full(path, *arguments, real=loop.save):
+        if path.name != "latest.h5":
+            raise Unwritable(path, "room", "none")
+        return real(path, *arguments)
+    mine = Training.begin(replace(config, keep_epochs=(1,)), tmp_path/"run")
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Expected)):
+        patch.setattr(loop.GradientSum, "total", broken) if at == "in a step" else patch.setattr(loop, "save", full)
+        mine.run()
+    before = files(tmp_path/"run")
+    for again in mine, pickle.loads(pickle.dumps(mine)):
+        with pytest.raises(Expected, match=r"a Training whose last step was finished, .*; Training\.resume\('.*run'\) goes on"):
+            again.run()
+    assert files(tmp_path/"run") == before
+    Training.resume(tmp_path/"run").run()
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+    assert (tmp_path/"run"/"best.h5").is_file() and (tmp_path/"run"/"epoch_0001.h5").is_file()
+
+
+@pytest.mark.parametrize("how", ["again", "by hand"])
+def test_steps_that_nobody_has_looked_at_count_where_the_training_goes_on(how, config, whole, tmp_path, monkeypatch):
+    mine = Training.begin(config, tmp_path/"run")
+    if how == "by hand":
+        for batch in [*mine.train.batches(config.batch_size, config.seed, 0, device=mine.device)][:2]:
+            mine.one_step(*batch)
+    else:
+        def stopped(self, *batch, real=Training.one_step):
+            real(self, *batch)
+            if self.step == 2:
+                raise KeyboardInterrupt
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Training, "one_step", stopped)
+            patch.setattr(loop, "LOOK_EVERY", 1e9)
+            mine.run()
+    assert mine.sums.count and not mine.sums.loss
+    mine.run()
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+    assert mine.history["train_loss"] == load(whole/"latest.h5").history["train_loss"]
+
+
 def test_a_run_that_was_begun_and_never_run_is_resumed_from_its_start(config, whole, tmp_path):
     Training.begin(config, tmp_path/"run")
     Training.resume(tmp_path/"run").run()
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+def test_a_run_is_not_resumed_with_fewer_epochs_than_it_has_done(whole):
+    before = files(whole)
+    with pytest.raises(Expected, match="^epochs: expected 2 or more, as many as .* has done, got 1; epochs that are done stay"):
+        Training.resume(whole, epochs=1)
+    assert files(whole) == before
+    Training.resume(whole, epochs=2).run()
 
 
 def test_in_another_thread_it_runs_too(config, whole, tmp_path):

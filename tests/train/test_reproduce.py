@@ -3,6 +3,7 @@ hostile names, and that one changed number is found."""
 import csv
 import json
 import math
+import re
 import shutil
 import signal
 from html.parser import HTMLParser
@@ -27,6 +28,7 @@ from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic
+from zfcore.data.transforms import check_large_enough
 from zfcore.layers import Conv, Flatten, Linear, ReLU
 from zfcore.network import Network
 
@@ -339,6 +341,16 @@ def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(run, tmp_path, mo
     full[0] = False
     made_by(run, tmp_path/"out", "fig1", "fig3")
     assert {row["item"] for row in numbers(tmp_path/"out")} == {"fig1", "fig3"}
+
+
+def test_of_pictures_that_are_too_small_only_what_the_command_has_is_advised(run, tmp_path, monkeypatch):
+    def make(here):
+        check_large_enough(Image.new("RGB", (9, 9)), 48, False, "a.png")
+    monkeypatch.setattr(page, "write", lambda here: None)
+    reproduce.make_all(of_run(run, tmp_path), [setting.Item("fig6", "", "", "", make, lambda *_: 0.0)])
+    said = outcome.load(tmp_path/"fig6").lacking
+    assert said.startswith("a.png: expected a shorter side of at least 48 pixels")
+    assert {f"--{word}" for word in re.findall(r"; (?:--)?(\w+)", said)} <= {*reproduce.parser()._option_string_actions}
 
 
 def test_what_could_not_be_made_is_tried_again_and_what_another_option_allows_is_made(run, tmp_path, monkeypatch):

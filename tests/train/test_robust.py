@@ -247,6 +247,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are
     dead.clear()
     main(["--resume", str(tmp_path/"run")])
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+    assert load(tmp_path/"run"/"latest.h5").history["train_loss"] == load(whole/"latest.h5").history["train_loss"]
 
 
 # ------------------------------------------------------------------------------------------------------ signals

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,10 +26,13 @@ from zfcore.data.caltech import open_caltech
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import centre_crops
 from zfcore.data.voc import CLASSES, average_precision
+from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import build
+from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.trained import Trained
-from zfcore.training import Training
+from zfcore.training import TrainConfig, Training
+from zfcore.training.config import read_options
 from zfcore.training.folder import Lock
 
 CALTECH = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130), "slate": (90, 100, 120)}
@@ -278,11 +282,23 @@ def test_networks_from_random_weights_have_the_runs_options_but_see_no_test_pict
     assert float(part["train_error"]) == pytest.approx(float(log[-1]["train_error"]), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["tiny", "own"])
+def test_a_network_from_random_weights_has_the_layers_of_the_run_whatever_it_is_called(call, made, tmp_path, name):
+    config = replace(TrainConfig(**read_options(made/"run/config.json")), epochs=1)
+    layers = [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), MaxPool("pool1", 3, 2), Conv("conv2", 5, K=3), ReLU("relu2"), Flatten("flat"),
+              Linear("fc3", 6), ReLU("relu3"), Linear("fc4", 3)]
+    mine = Training.begin(config, tmp_path/"mine", network=Network(name, (3, 32, 32), layers))
+    mine.run()
+    assert call("table4", "--train", 3, "--folds", 1, "--scratch-epochs", 1, run=tmp_path/"mine")[0] == 0
+    found = load(tmp_path/"out/scratch-3-fold0/latest.h5")
+    assert found.model == name and found.layers == [*mine.network.table()[:-1], {**mine.network.table()[-1], "M": len(CALTECH)}]
+
+
 def test_each_fold_begins_with_a_seed_of_its_own_and_is_judged_on_centre_crops(call, made, tmp_path, monkeypatch):
     """Of networks that are not trained at all, which takes no time and tells it as well."""
     begun, judged, mean = {}, [], load(made/"run/best.h5").mean_image
 
-    def start(folder, name, config, pictures):
+    def start(folder, name, config, pictures, network):
         begun[name] = config.seed
         network = build("tiny", len(CALTECH), 32, 0.9).init(config.seed, "he")
         return Trained(network, mean, list(CALTECH)), {"seconds": [1.0], "train_error": [0.5]}

@@ -12,7 +12,8 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from zfcore.data import data_in_words, is_drawn
-from zfcore.models import OPEN_QUESTIONS, build
+from zfcore.layers import Dropout
+from zfcore.models import MODELS, OPEN_QUESTIONS, build
 from zfcore.models.variants import IN_TABLES
 from zfcore.terminal import plural
 from zfcore.training.config import MOST_DECAY, PRESETS, TrainConfig, flag
@@ -59,11 +60,17 @@ def deviations(config, counts=None):
                                "a quarter of the maps, 256 units: minutes instead of days" if small else "asked for"))
     for field in fields(TrainConfig):
         here = getattr(config, field.name)
-        if field.name in STATED and here != field.default:
+        if field.name in STATED and here != field.default and (field.name != "keep_prob" or drops_out(config)):
             paper, why = STATED[field.name]
             found.append(Deviation(flag(field.name), paper, "off" if here is False else str(here),
                                    why if here == preset.get(field.name) else "asked for"))
     return found
+
+
+def drops_out(config):
+    """Return whether --keep-prob is that of a Dropout: of one of MODELS that has some. A network of one's own has those of its
+    table."""
+    return config.model in MODELS and any(isinstance(layer, Dropout) for layer in build(config.model, 2).layers)
 
 
 def open_questions(config):

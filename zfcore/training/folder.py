@@ -160,6 +160,22 @@ def stored_config(folder):
     return TrainConfig(**options)
 
 
+def stamp(path):
+    """(bytes, time of the last change) by which a file is known not to have been written since; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(path, known, advice):
+    """Raise Expected where a checkpoint lies at `path` that is not the one whose `stamp` is `known`: it would be written over.
+    Where there is none any more, none is lost."""
+    if stamp(path) not in (None, known):
+        raise check.Expected(path, "the checkpoint that this Training wrote or read last", "one that another has written since", advice)
+
+
 def tell_unusable(path):
     """Tell, on standard error, what is wrong with a checkpoint that lies at `path`, if one does, and what to do."""
     if path.exists():

@@ -42,8 +42,8 @@ from zfcore.trained import Trained, check_model
 from zfcore.training.accord import any_asked, check_same, check_weights, digest, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
-from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, move, new_folder, place_in_state,
-                                    stored_config, tell_unusable, write_config, write_pictures)
+from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, check_unchanged, move, new_folder,
+                                    place_in_state, stamp, stored_config, tell_unusable, write_config, write_pictures)
 from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
@@ -109,12 +109,15 @@ class Training:
         self.moved_from = config.data          # where the pictures lay when the checkpoint was written
         self.drawn = -math.inf                 # when the curves and filters were drawn last
         self.shapes = network.parameter_shapes()
+        self.latest: tuple[int, int] | None = None         # stamp of latest.h5 as this Training wrote or read it last
+        self.is_broken = False                 # stopped within what belongs together, see `undivided`
         self.settle()
         self.seed_and_law = network.drawn      # seed and law of the weights that training began with; None: not known
         if checkpoint is not None:
             self.go_on_from(checkpoint)
         elif self.seed_and_law and not all(share > STILL for share in shares_of_start(network, self.start()).values()):
             self.seed_and_law = None           # others since
+        self.begin_sums()
         check_readable(self.checkpoint())
         check_model(self.trained)              # its classes have different names
 
@@ -182,8 +185,14 @@ class Training:
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
         if data is None:
             check_there(config.data)
+        before = stamp(latest)                 # one that is replaced while it is read is not the one that was read
         checkpoint = load(inside(folder, "latest.h5")) if latest.is_file() else None
-        return cls(folder, *cls.materials(config, data, checkpoint, Path(folder), ranks), ranks=ranks)
+        if checkpoint is not None and config.epochs < checkpoint.epoch:
+            raise check.Expected("--epochs", f"{checkpoint.epoch} or more, as many as {Path(folder)} has done", config.epochs,
+                                 "epochs that are done stay; epoch_NNNN.h5 and best.h5 are networks of earlier ones")
+        new = cls(folder, *cls.materials(config, data, checkpoint, Path(folder), ranks), ranks=ranks)
+        new.latest = before
+        return new
 
     @classmethod
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None,
@@ -305,14 +314,20 @@ class Training:
         """Train to config.epochs. `say`, e.g. `print`, is called with each line of the log, and with advice.
 
         The first Ctrl-C, SIGTERM or SIGHUP ends the step under way, saves it and raises Stop; a second one raises
-        KeyboardInterrupt at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile
-        these signals are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was
-        to tell saved. Raises Expected where another run is at work in the folder, where the loss is not finite, and where the
-        disk refuses or pictures are lost, the last checkpoint being whole."""
+        KeyboardInterrupt at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on, after the
+        first also `run` again. Meanwhile these signals are this method's, if it was called in the main thread. What `say` raises
+        ends the run, with what it was to tell saved. Raises Expected where another run is at work in the folder, or has gone on
+        there since; where this Training was broken off within a step; where the loss is not finite, and where the disk refuses or
+        pictures are lost, the last checkpoint being whole."""
+        if self.is_broken:
+            raise check.Expected(self.folder, "a Training whose last step was finished", "one that was broken off within it",
+                                 self.resumed_instead())
         self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
         with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt, told_by_the_loss():
             try:
+                self.look()                    # steps of before that nobody has looked at: their losses count
                 if self.ranks.is_first:
+                    check_unchanged(self.folder/"latest.h5", self.latest, self.resumed_instead())
                     self.write_beginning()
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
@@ -333,6 +348,10 @@ class Training:
                                      f"{refused.advice}, then go on with "
                                      f"{command('python', '-m', 'train', '--resume', self.folder)}") from None
 
+    def resumed_instead(self) -> str:
+        """Advice where this Training cannot go on, but the run can."""
+        return f"Training.resume({os.fspath(self.folder)!r}) goes on from the run's last checkpoint"
+
     def write_beginning(self) -> None:
         """Write what stands in the folder before the first checkpoint."""
         if self.moved_from != self.config.data:
@@ -347,7 +366,6 @@ class Training:
         c = self.config
         started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
-        self.begin_sums()
         with Bar(self.train.sound, "picture", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False,
                  hidden=not self.ranks.is_first) as bar:
             for pictures, labels, indices, cut in self.arriving():
@@ -417,6 +435,7 @@ class Training:
         from them."""
         of_layers = *self.network.parameters().values(), *self.network.buffers().values()
         if all(np.isfinite(to_host(array)).all() for of_layer in of_layers for array in of_layer.values()):
+            self.look()
             self.save("latest.h5")
 
     def validate(self) -> Score:
@@ -435,9 +454,19 @@ class Training:
         tops, lefts, flips = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
         if len(labels):
             labels = class_labels("training labels", labels, len(self.classes), len(indices))
-        self.captured(cut, pictures, tops.astype(np.int32), lefts.astype(np.int32), flips, labels.astype(np.int32),
-                      np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
-        self.sums.count, self.sums.batches, self.step = self.sums.count + pictures_of(cut), self.sums.batches + 1, self.step + 1
+        with self.undivided():
+            self.captured(cut, pictures, tops.astype(np.int32), lefts.astype(np.int32), flips, labels.astype(np.int32),
+                          np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
+            self.sums.count, self.sums.batches, self.step = (self.sums.count + pictures_of(cut), self.sums.batches + 1,
+                                                             self.step + 1)
+
+    @contextmanager
+    def undivided(self) -> Iterator[None]:
+        """`with self.undivided():` what the block changes belongs together: a Training that is broken off in it is not gone on
+        with."""
+        self.is_broken = True
+        yield
+        self.is_broken = False
 
     def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array,
               lr: Array) -> None:
@@ -524,6 +553,17 @@ class Training:
         s = self.sums
         row = (self.epoch + 1, self.step, self.plateau.lr, s.loss/s.count, s.wrong/s.count, score.loss, score.top1,
                score.top5, s.clamped, s.count/s.seconds, s.seconds, *self.legibility(), *self.shares_of_start().values())
+        with self.undivided():
+            lines = self.enter(row, score)
+        self.write_log()
+        for line in lines:                     # after all is on the disk: a terminal that is gone costs nothing
+            self.say(line)
+        if time.monotonic() - self.drawn > DRAW_EVERY:     # nor are figures waited for: loading matplotlib takes half a second
+            self.draw()
+            self.drawn = time.monotonic()
+
+    def enter(self, row: Sequence[float], score: Score) -> list[str]:
+        """Enter the `row` of the epoch into the history, go over to the next epoch and save; returns the lines that tell it."""
         for column, value in zip(self.columns, row):
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
@@ -540,14 +580,10 @@ class Training:
             lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with "
                          "the lowest validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
         self.epoch, self.sums = self.epoch + 1, Sums()
+        self.begin_sums()
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
         self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
-        self.write_log()
-        for line in lines:                     # after all is on the disk: a terminal that is gone costs nothing
-            self.say(line)
-        if time.monotonic() - self.drawn > DRAW_EVERY:     # nor are figures waited for: loading matplotlib takes half a second
-            self.draw()
-            self.drawn = time.monotonic()
+        return lines
 
     def shares_of_start(self) -> dict[str, float]:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on
@@ -586,6 +622,7 @@ class Training:
         for name in names[1:]:
             with atomic(self.folder/name) as temporary:
                 shutil.copyfile(first, temporary)
+        self.latest = stamp(self.folder/"latest.h5")
 
     def write_log(self) -> None:
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""

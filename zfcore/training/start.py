@@ -20,12 +20,13 @@ def start_from(config, network, classes, device):
     """Take over the weights of another run or checkpoint file, `config.init_from`, into `network`, and nothing else: no
     velocity, no epoch.
 
-    The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
-    means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
+    The classifier (the last layer with weights and what lies behind it) is taken only if the classes are the same, in name and
+    order, for its unit k means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
     path = config.init_from
     other, checkpoint = from_checkpoint(path)
     same = checkpoint.classes == classes
     last = network.weighted[-1].name
+    classifier = {layer.name for layer in network.layers[network.index(last):]}
     mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
                     for of in (network, other))
     for row, its_row in zip_longest(mine, theirs):
@@ -33,22 +34,22 @@ def start_from(config, network, classes, device):
             raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(its_row),
                                  f"the network to train is {network.name}, the other {other.name}")
     shapes, its_shapes = (of.parameter_shapes() for of in (network, other))
-    if any(shapes[layer] != its_shapes[layer] for layer in shapes if same or layer != last):
+    if any(shapes[layer] != its_shapes[layer] for layer in shapes if same or layer not in classifier):
         raise check.Expected("--image-size", f"{other.input_shape[1]}, for which {path} has its weights",
                              network.input_shape[1])
-    parameters = other.parameters()
-    if not same:
-        parameters = {**parameters, last: network.parameters()[last]}
+    anew = [] if same else [layer.name for layer in network.layers if layer.name in classifier and (layer.parameters or layer.buffers)]
     if checkpoint.step or not begun_by(checkpoint):        # of weights that were just drawn the first step makes what it may
-        check_limit(path, [layer for layer in other.weighted if same or layer.name != last], config.rms_max)
-    network.load(parameters, device, other.buffers())
+        check_limit(path, [layer for layer in other.weighted if layer.name not in anew], config.rms_max)
+    parameters, buffers = ({**theirs, **{name: mine[name] for name in anew if name in mine}} for theirs, mine in
+                            ((other.parameters(), network.parameters()), (other.buffers(), network.buffers())))
+    network.load(parameters, device, buffers)
     seen = None if checkpoint.mean_image is None else checkpoint.mean_image.shape[1]
-    return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
+    return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": anew},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
                   ("" if seen in (None, config.picture_size) else f", for which pictures were brought to {seen} pixels a side, "
                    f"not to the {config.picture_size} here") +
                   ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
-                   f"{len(classes)} here: {last} is drawn anew"))
+                   f"{len(classes)} here: {' and '.join(anew)} {'is' if len(anew) == 1 else 'are'} drawn anew"))
 
 
 def check_limit(path, layers, rms_max):
@@ -64,11 +65,15 @@ def check_limit(path, layers, rms_max):
 def like_source(path, classes, size):
     """The Network of another run or checkpoint file, without its weights, for so many classes and pictures of `size` pixels:
     where it has others, its last layer with weights has another number of outputs."""
-    other, _ = from_checkpoint(path)
-    last, rows = other.weighted[-1].name, other.table()
-    outputs = "M" if "M" in other[last].fields() else "F"
-    rows = [{**row, outputs: classes} if row["name"] == last else row for row in rows]
-    return from_table(other.name, (3, size, size), rows)
+    return blank_like(from_checkpoint(path)[0], classes, size)
+
+
+def blank_like(network, classes, size):
+    """The `network` without its weights, as `like_source` gives it."""
+    last = network.weighted[-1]
+    outputs = "M" if "M" in last.fields() else "F"
+    rows = [{**row, outputs: classes} if row["name"] == last.name else row for row in network.table()]
+    return from_table(network.name, (3, size, size), rows)
 
 
 def in_words(row):
