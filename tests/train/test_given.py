@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -443,6 +444,57 @@ def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, m
     with pytest.raises(zfcore.Expected, match="^data set: fingerprint: expected a method that returns a text, got"):
         begun(tmp_path/"run", data=data)
     assert not any(tmp_path.iterdir())
+
+
+MEAN = np.zeros((3, 40, 40), np.float32)
+WORDS = [{"shorter_side": 24}, {"mean_image": MEAN}, {"mean_image": 5}, {"stamp": "2026"}, {"length": 20}, {"expect": 3}, {"below": "x"},
+         {"drawings": zfcore.data.synthetic.OBJECTS}, {"read": 1, "size": 3, "kept_in": 5, "encoding": "x"}]
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: next(iter(word)))
+def test_what_a_set_of_somebodys_own_calls_as_zfcores_sets_call_something_of_theirs_changes_nothing(tmp_path, word):
+    data = lambda **more: (Squares(**more, **word), Squares(12, 1, **word))
+    ran(begun(tmp_path/"plain", config=ONE))
+    mine = ran(begun(tmp_path/"run", config=ONE, data=data()))
+    assert mine.trained.data is None
+    assert_same_bits(tmp_path/"plain"/"latest.h5", tmp_path/"run"/"latest.h5")
+    assert load(tmp_path/"plain"/"latest.h5").state == load(tmp_path/"run"/"latest.h5").state
+    assert (tmp_path/"plain"/"pictures.csv").read_bytes() == (tmp_path/"run"/"pictures.csv").read_bytes()
+    with pytest.raises(zfcore.Expected, match="got others, whose mean image is not the same"):
+        Training.resume(tmp_path/"run", data(picture=Squares(seed=7).picture), epochs=2)
+
+
+def truth(i, **more):
+    return SimpleNamespace(box=(0, 13*(i % 3), 40, 13*(i % 3) + 13), **more)
+
+
+def test_projections_are_held_against_the_truth_that_a_set_of_somebodys_own_tells(tmp_path):
+    def picture(i):
+        if i == 3:
+            raise zfcore.CorruptImage("the third", "too dark")
+        return Squares(12, 1).picture(i)
+    mine = ran(begun(tmp_path/"run", data=(DATA[0], Squares(12, 1, truth=truth, picture=picture))))
+    assert np.isfinite(mine.history["in_box"]).all() and np.allclose(mine.history["box_area"], 11/32, atol=0.05)
+    parts = lambda i: truth(i, parts={"middle": (20, 13*(i % 3) + 6)}, visible={"middle": True})
+    for of, known in ((truth, 0), (parts, 1)):
+        pictures = mine.trained.prepared(Squares(12, 1, truth=of, picture=picture))
+        top = zfcore.top_activations(mine.trained, pictures, ["conv2"], k=2)
+        units = np.flatnonzero(~top.dead("conv2"))
+        found = zfcore.sanity_checks(mine.trained, pictures, top, "conv2", units, only=["as trained"])
+        assert np.isfinite(found.inside).all() and np.isfinite(found.area).all() and np.isfinite(found.in_parts).any() == known
+
+
+@pytest.mark.parametrize("of", [np.arange(20), "a file", None, lambda: 0, lambda i: (0, 0, 5, 5), lambda i: SimpleNamespace(parts={}, visible={}),
+                                *(lambda i, box=box: SimpleNamespace(box=box) for box in (None, "abcd", (0, 0, 5), (0, np.nan, 5, 5), (6, 0, 5, 5))),
+                                lambda i: truth(i, parts={"eye": (1, 2)}), lambda i: truth(i, parts={"eye": 1}, visible={"eye": True}),
+                                lambda i: None if i == 11 else truth(i)])
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_truth_of_another_form_is_refused_as_the_run_begins(tmp_path, part, of):
+    data = [*DATA]
+    data[part] = Squares([20, 12][part], part, truth=of)
+    with pytest.raises(zfcore.Expected, match=r"^data set: truth\((0|11)\): expected an object with box, .* got .*; call it otherwise"):
+        begun(tmp_path/"run", data=data)
+    assert not (tmp_path/"run").exists()
 
 
 NAMES = "", "a"*1000, "a"*1001, "a"*10001, "\ud800", "\udcff", '../a,"b\n\0\r\u2028', None, 3, b"a", "middle"

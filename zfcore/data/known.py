@@ -4,7 +4,7 @@ What is compared is (part, class, path below the part): the folders above, which
 import csv
 
 from zfcore import check
-from zfcore.data.folders import nfc
+from zfcore.data.folders import PictureFiles, nfc
 from zfcore.files import opener
 
 PICTURES, COLUMNS = "pictures.csv", ("part", "class", "picture", "bytes")
@@ -34,7 +34,7 @@ def listed_pictures(path):
 
 def places(part, dataset):
     """The (part, class, path below the part) of every picture of a data set."""
-    below = getattr(dataset, "below", lambda i: dataset.names[i].removeprefix(f"{part}/"))
+    below = dataset.below if isinstance(dataset, PictureFiles) else lambda i: dataset.names[i].removeprefix(f"{part}/")
     return [(part, dataset.classes[label], nfc(below(i))) for i, label in enumerate(dataset.labels.tolist())]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import zfcore
 from zfcore import check
 from zfcore.checkpoint import atomic, load, others_beside, save, write_csv
-from zfcore.data.folders import PARTS, some
+from zfcore.data.folders import PARTS, PictureFiles, some
 from zfcore.data.known import COLUMNS, PICTURES, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
@@ -179,7 +179,7 @@ def write_pictures(folder, train, val):
 
 def rows_of(part, dataset):
     """Yield (part, class, name, bytes or "") of each picture."""
-    length = getattr(dataset, "length", lambda i: None)
+    length = dataset.length if isinstance(dataset, PictureFiles) else lambda i: None
     for i, (name, label) in enumerate(zip(dataset.names, dataset.labels.tolist())):
         size = length(i)
         yield part, dataset.classes[label], name, "" if size is None else str(size)

@@ -23,7 +23,7 @@ from zfcore.analysis.sanity_checks import legibility, shares_of_start
 from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host, zeros
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_readable, check_resumable, load, save, write_csv
 from zfcore.data import check_there, known_place, lasting, said_place, same_place
-from zfcore.data.folders import some
+from zfcore.data.folders import PictureFiles, some
 from zfcore.data.loader import DataSet, Lost, Pictures, check_one_class
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
@@ -682,7 +682,7 @@ def marks_of(train, val):
     """Entries of a checkpoint's state by which Pictures of data sets that were given are known again: digests of their
     fingerprints. Files of pictures have none, as these may be copied, and their fingerprint has times in it."""
     return {key: digest(of.fingerprint().encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
-            if not hasattr(of.dataset, "stamp")}
+            if not isinstance(of.dataset, PictureFiles)}
 
 
 def check_marks(before, now):
