@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,8 @@ from tests.train.test_loop import assert_same_bits
 from train.__main__ import main as train
 from train.evaluate import main as evaluate_command
 from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
-from zfcore import checkpoint
+from zfcore import checkpoint, results
+from zfcore.analysis import top_activations as passes
 from zfcore.checkpoint import load, save
 from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
@@ -444,6 +446,26 @@ def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, m
     with pytest.raises(zfcore.Expected, match="^data set: fingerprint: expected a method that returns a text, got"):
         begun(tmp_path/"run", data=data)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_kept_pass_is_that_of_one_set_alone_and_one_of_before_is_gone_on_with(tmp_path, monkeypatch):
+    model = begun(tmp_path/"run", config=ONE).trained
+    for before, more in (("v1", {"fingerprint": lambda: "v1"}),):
+        file, given = tmp_path/f"{before[:2]}.h5", lambda **other: model.prepared(Squares(12, **{"seed": 1, **more, **other}))
+        with monkeypatch.context() as older:
+            older.setattr(passes, "seen", partial(passes.seen, key=lambda pictures: before))
+            kept = zfcore.top_activations(model, given(), ["conv1"], file=file)
+        with monkeypatch.context() as whole:
+            whole.setattr(results, "save", None)           # as nothing is left to do
+            again = zfcore.top_activations(model, given(), ["conv1"], file=file)
+        assert (again.values["conv1"] == kept.values["conv1"]).all() and again.fingerprint != kept.fingerprint
+        for top in kept, again:
+            zfcore.unit_views(model, given(), top, "conv1", [0])
+        zfcore.save_result(file, again)
+        names = DATA[1].names
+        for other in (given(seed=7, names=names), given(labels=2 - DATA[1].labels), given(classes=list("abc")), given(names=names[::-1])):
+            with pytest.raises(zfcore.Expected, match="one of another network, data set, k or batch size"):
+                zfcore.top_activations(model, other, ["conv1"], file=file)
 
 
 MEAN = np.zeros((3, 40, 40), np.float32)

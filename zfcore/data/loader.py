@@ -51,7 +51,7 @@ class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
     Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
     changed, and only then, as a run knows the set again by it, too. One without is known by its classes, labels and names and by
-    the pixels of SEEN pictures, spread evenly over it.
+    the pixels of SEEN pictures, spread evenly over it. What is kept about a set with one goes by all of these.
 
     Where it is known what lies where in the pictures, a set may also have `truth(i)`, which gives of every picture an object with
     `box`, (left, top, right, bottom) of what it shows, and where parts are known `parts`, {name: (x, y)}, and `visible`,
@@ -248,6 +248,22 @@ class Pictures:
             if not isinstance(mark := own() if callable(own) else None, str):
                 raise Expected("data set: fingerprint", "a method that returns a text", said(mark if callable(own) else own))
             return mark
+        return self._looks()
+
+    def key(self) -> str:
+        """Text under which something may be kept about the set. Of one that is not BuiltIn it is others wherever `fingerprint`
+        or what would be looked at without one are: two sets of somebody's own may be "v1"."""
+        own = self.fingerprint()
+        return f"{own} {self._looks()}" if hasattr(self.dataset, "fingerprint") and not isinstance(self.dataset, BuiltIn) else own
+
+    def key_before(self) -> str:
+        """The `key` that zfcore gave the set when it knew one by its fingerprint alone, under which something may have been kept
+        then."""
+        return self.fingerprint()
+
+    def _looks(self):
+        """A digest of classes, names, labels and SEEN pictures."""
+        dataset = self.dataset
         digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, [*dataset.names], dataset.labels.tolist()])
                                 .encode())
         for i in np.unique(np.linspace(0, len(self) - 1, SEEN).astype(int)).tolist():
@@ -504,7 +520,7 @@ class _KeptMean:
         self.path = None                          # a set without fingerprint is not kept
         folder = cache_folder()
         if folder and hasattr(pictures.dataset, "fingerprint"):
-            facts = [pictures.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
+            facts = [pictures.key(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
             self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
             self.path = folder / f"mean-{self.fingerprint[:16]}.h5"
 
