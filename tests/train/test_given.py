@@ -2,6 +2,7 @@
 refused, and when."""
 import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from zfcore.analysis import top_activations as passes
 from zfcore.checkpoint import load, save
 from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
+from zfcore.training.accord import digest
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
 
@@ -448,9 +450,36 @@ def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, m
     assert not any(tmp_path.iterdir())
 
 
+def digest_of_before(dataset):
+    """As a set without fingerprint was known when its class's name counted."""
+    digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, dataset.names, dataset.labels.tolist()]).encode())
+    for i in sorted({k*(len(dataset) - 1)//15 for k in range(16)}):
+        digest.update(zfcore.Pictures(dataset, CONFIG.picture_size, 32, workers=0).picture(i).tobytes())
+    return digest.hexdigest()
+
+
+class Renamed(Squares):
+    pass
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_name_of_a_sets_python_class_does_not_matter_and_runs_of_when_it_did_go_on(tmp_path, older):
+    begun(tmp_path/"run", config=ONE)
+    if older:
+        kept = load(tmp_path/"run"/"latest.h5")
+        for key, of in zip(("train_fingerprint", "val_fingerprint"), DATA):
+            assert kept.state[key] != (mark := digest(digest_of_before(of).encode()))
+            kept.state[key] = mark
+        save(tmp_path/"run"/"latest.h5", kept)
+        ran(Training.resume(tmp_path/"run", DATA))
+    ran(Training.resume(tmp_path/"run", (Renamed(), Renamed(12, 1)), epochs=2))
+    with pytest.raises(zfcore.Expected, match="got validation pictures with another fingerprint"):
+        Training.resume(tmp_path/"run", (DATA[0], Renamed(12, 1, picture=Squares(12, 5).picture)), epochs=3)
+
+
 def test_a_kept_pass_is_that_of_one_set_alone_and_one_of_before_is_gone_on_with(tmp_path, monkeypatch):
     model = begun(tmp_path/"run", config=ONE).trained
-    for before, more in (("v1", {"fingerprint": lambda: "v1"}),):
+    for before, more in ((digest_of_before(DATA[1]), {}), ("v1", {"fingerprint": lambda: "v1"})):
         file, given = tmp_path/f"{before[:2]}.h5", lambda **other: model.prepared(Squares(12, **{"seed": 1, **more, **other}))
         with monkeypatch.context() as older:
             older.setattr(passes, "seen", partial(passes.seen, key=lambda pictures: before))

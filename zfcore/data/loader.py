@@ -51,7 +51,8 @@ class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
     Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
     changed, and only then, as a run knows the set again by it, too. One without is known by its classes, labels and names and by
-    the pixels of SEEN pictures, spread evenly over it. What is kept about a set with one goes by all of these.
+    the pixels of SEEN pictures, spread evenly over it from the first to the last, as they are prepared; what changes in the
+    others is not seen. What is kept about a set with one goes by all of these.
 
     Where it is known what lies where in the pictures, a set may also have `truth(i)`, which gives of every picture an object with
     `box`, (left, top, right, bottom) of what it shows, and where parts are known `parts`, {name: (x, y)}, and `visible`,
@@ -241,7 +242,8 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """Mark of the data set that changes when its pictures may have changed: its own, or where it has none a digest of its
-        classes, labels and names and of SEEN of its pictures as they are prepared."""
+        classes, labels and names and of SEEN of its pictures as they are prepared: of the first, the last and those evenly
+        between them. Which Python class it is does not matter."""
         dataset = self.dataset
         if hasattr(dataset, "fingerprint"):
             own = dataset.fingerprint
@@ -257,15 +259,14 @@ class Pictures:
         return f"{own} {self._looks()}" if hasattr(self.dataset, "fingerprint") and not isinstance(self.dataset, BuiltIn) else own
 
     def key_before(self) -> str:
-        """The `key` that zfcore gave the set when it knew one by its fingerprint alone, under which something may have been kept
-        then."""
-        return self.fingerprint()
+        """The `key` that zfcore gave the set when it knew one by its fingerprint alone, or with its class's name, under which
+        something may have been kept then."""
+        return self.fingerprint() if hasattr(self.dataset, "fingerprint") else self._looks(type(self.dataset).__name__)
 
-    def _looks(self):
-        """A digest of classes, names, labels and SEEN pictures."""
+    def _looks(self, *more):
+        """A digest of classes, names, labels and SEEN pictures, and of texts that come first."""
         dataset = self.dataset
-        digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, [*dataset.names], dataset.labels.tolist()])
-                                .encode())
+        digest = hashlib.sha256(json.dumps([*more, dataset.classes, [*dataset.names], dataset.labels.tolist()]).encode())
         for i in np.unique(np.linspace(0, len(self) - 1, SEEN).astype(int)).tolist():
             try:
                 digest.update(self._patiently(i, threading.Event()).tobytes())

@@ -248,7 +248,7 @@ class Training:
             is_there = is_known or same_place(config.data, checkpoint.state.get("data"))
             if is_own or before.keys() != marks.keys() or not is_there:
                 check_mean(mean, checkpoint.mean_image)
-            check_marks(before, marks)
+            check_marks(before, marks, partial(marks_of, train, val, Pictures.key_before))
             mean, marks = checkpoint.mean_image, {**before, **marks}
         return Materials(config, train, val, network, mean, origin, checkpoint, marks)
 
@@ -678,17 +678,18 @@ def check_mean(found, expected):
 MARKS = {"train_fingerprint": "training", "val_fingerprint": "validation"}         # in a checkpoint's state
 
 
-def marks_of(train, val):
+def marks_of(train, val, mark=Pictures.fingerprint):
     """Entries of a checkpoint's state by which Pictures of data sets that were given are known again: digests of their
     fingerprints. Files of pictures have none, as these may be copied, and their fingerprint has times in it."""
-    return {key: digest(of.fingerprint().encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
+    return {key: digest(mark(of).encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
             if not isinstance(of.dataset, PictureFiles)}
 
 
-def check_marks(before, now):
-    """Raise Expected where one of these `marks_of` a run's pictures is another now."""
+def check_marks(before, now, older):
+    """Raise Expected where one of these `marks_of` a run's pictures is another now, and also another than `older()` has, those
+    that zfcore gave the same pictures before."""
     for key in before.keys() & now.keys():
-        if before[key] != now[key]:
+        if before[key] != now[key] and before[key] != older()[key]:
             raise check.Expected("--data", "the pictures that the run began with", f"{MARKS[key]} pictures with another "
                                  "fingerprint", "bring these back, or begin a new run with --init-from")
 
