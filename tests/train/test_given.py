@@ -25,7 +25,7 @@ from zfcore import checkpoint, results
 from zfcore.analysis import top_activations as passes
 from zfcore.checkpoint import load, save
 from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
-from zfcore.training import Training, evaluate, resolve
+from zfcore.training import Training, evaluate, predict, resolve
 from zfcore.training.accord import digest
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
@@ -169,10 +169,25 @@ def test_an_evaluation_goes_by_the_names_of_the_classes(tmp_path):
         with pytest.raises(zfcore.Expected, match="pictures: expected the 3 classes of"):
             evaluate([model], model.prepared(Squares(12, classes=classes, labels=labels)))
     with pytest.raises(zfcore.Expected, match="the same classes in the same order"):
-        zfcore.training.predict([model, model.with_classes(turned.classes)], model.prepared(DATA[1]))
+        predict([model, model.with_classes(turned.classes)], model.prepared(DATA[1]))
     nameless = replace(model, classes=())
     with pytest.raises(zfcore.Expected, match="labels below 3"):
         evaluate([nameless], model.prepared(Squares(12, classes=list("abcd"), labels=np.arange(12) % 4)))
+
+
+@pytest.mark.parametrize("classes, numbers", [
+    (["bottom", "top", "middle"], [2, 0, 1]), (["middle", "top"], [1, 0]), (["else", "middle", "top", "bottom"], [-1, 1, 0, 2]),
+    (["a", "b"], [-1, -1]), ([], [-1])])
+def test_labels_of_predictions_are_numbers_among_the_networks_classes(tmp_path, classes, numbers):
+    model = begun(tmp_path/"run").trained
+    labels = np.arange(12) % max(len(classes), 1)
+    found = predict([model], model.prepared(Squares(12, 1, classes=classes, labels=labels)))
+    assert found.labels.tolist() == [numbers[k] for k in labels] and found.labels.dtype == np.int64
+    np.testing.assert_array_equal(found.p, predict([model], model.prepared(DATA[1])).p)
+    nameless = predict([replace(model, classes=())], model.prepared(Squares(12, 1, classes=classes, labels=labels)))
+    assert nameless.labels.tolist() == labels.tolist()
+    several = np.eye(20, dtype=int)[:12]
+    assert (predict([model], model.prepared(Squares(12, 1, classes=[*"abcdefghijklmnopqrst"], labels=several))).labels == several).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ a network
