@@ -76,7 +76,7 @@ def key_of(checkpoint_file, pictures, start=None):
     """Key of what features depend on, 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
     this random start instead of its weights."""
     weights = hashlib.sha256(Path(checkpoint_file).read_bytes()).hexdigest()
-    facts = [weights, pictures.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,
+    facts = [weights, pictures.key(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,
              "centre crop", PICTURES, *([start] if start else [])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

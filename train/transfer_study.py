@@ -23,6 +23,7 @@ from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
 from zfcore.checkpoint import load, write_csv
 from zfcore.data import open_data
+from zfcore.data.loader import BuiltIn
 from zfcore.files import opener
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of, recipe_of
@@ -233,7 +234,7 @@ def read_fitted(path):
     return {one.key: one for one in rows}
 
 
-class Joined:
+class Joined(BuiltIn):
     """Two data sets of the same classes as one: first the pictures of the one, then those of the other."""
 
     def __init__(self, one, other):
@@ -251,7 +252,7 @@ class Joined:
         return " ".join(one.fingerprint() for one in self.sets)
 
 
-class Subset:
+class Subset(BuiltIn):
     """Some pictures of a data set, each with a label of its own; a picture may be in it more than once."""
 
     def __init__(self, dataset, numbers, labels, classes):

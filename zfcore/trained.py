@@ -22,7 +22,7 @@ from zfcore import check, interchange
 from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
 from zfcore.data import OBJECTS, check_there, data_in_words, open_data, said_place, same_place
 from zfcore.data.folders import VAL_FRACTION
-from zfcore.data.known import PICTURES, lie_apart, listed_pictures, listed_places, places
+from zfcore.data.known import PICTURES, lengths, lie_apart, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -183,10 +183,9 @@ class Trained:
             return False
         if lie_apart(rows := [*listed_pictures(path)]):
             return False
-        length = getattr(dataset, "length", lambda i: None)
-        there = {at: length(i) for i, at in enumerate(places("", dataset))}
+        there = dict(zip(places("", dataset), lengths(dataset)))
         own = dict(zip(listed_places([("", *row[1:]) for row in rows], set(there)), (row[3] for row in rows)))
-        return 2*sum(at in there and ("" in (size, there[at] or "") or size == str(there[at]))
+        return 2*sum(at in there and ("" in (size, there[at]) or size == there[at])
                      for at, size in own.items()) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:

@@ -1,4 +1,6 @@
 """Batches of prepared pictures, and the mean image."""
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -17,8 +20,8 @@ from tests.real_data import REAL_DATA, needs
 from zfcore.backend import Device
 from zfcore.check import Expected
 from zfcore.data import loader as module
-from zfcore.data.folders import open_folders
-from zfcore.data.loader import Pictures, cache_folder, shuffled
+from zfcore.data.folders import PictureFiles, open_folders
+from zfcore.data.loader import SEEN, Pictures, cache_folder, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import CorruptImage
 
@@ -42,6 +45,10 @@ class Drawn:
         if i in self.damaged:
             raise CorruptImage(self.names[i], self.damaged[i])
         return Image.fromarray(np.random.default_rng(i).integers(0, 256, self.shape, dtype=np.uint8))
+
+
+class Telling(Drawn, module.BuiltIn):
+    """One of zfcore's own, which may know its mean image."""
 
 
 class Fingered(Drawn):
@@ -443,7 +450,7 @@ def test_the_mean_image_leaves_damaged_pictures_out_and_finds_them(capsys):
 
 
 def test_a_set_with_its_own_mean_image_of_this_size_is_not_passed_through(cache):
-    dataset = Fingered(20)
+    dataset = Telling(20)
     dataset.mean_image = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE)).astype(np.float32)
     assert np.array_equal(pictures(dataset).prepare(progress=False), dataset.mean_image)
     assert dataset.asked.sum() == 0 and not cache.exists()
@@ -451,7 +458,7 @@ def test_a_set_with_its_own_mean_image_of_this_size_is_not_passed_through(cache)
 
 @pytest.mark.parametrize("own", [None, np.zeros((3, SIZE + 1, SIZE + 1), np.float32)], ids=["none", "of another size"])
 def test_a_set_whose_own_mean_image_does_not_fit_is_passed_through(own):
-    dataset = Drawn(20)
+    dataset = Telling(20)
     dataset.mean_image = own
     assert np.array_equal(pictures(dataset).prepare(progress=False), pictures(Drawn(20)).prepare(progress=False))
     assert dataset.asked.sum() == 20
@@ -471,7 +478,7 @@ def test_the_pass_shows_a_bar_that_reaches_the_end_although_some_are_damaged(cap
     assert capsys.readouterr().err == ""
 
 
-def test_a_second_run_reads_the_mean_image_and_the_damaged_ones_and_decodes_nothing(cache, capsys):
+def test_a_second_run_reads_the_mean_image_and_the_damaged_ones_and_decodes_a_few(cache, capsys):
     first = pictures(Fingered(150, damaged=[30]))
     mean = first.prepare(progress=False)
     assert [path.suffix for path in cache.iterdir()] == [".h5"]
@@ -479,7 +486,7 @@ def test_a_second_run_reads_the_mean_image_and_the_damaged_ones_and_decodes_noth
     dataset = Fingered(150, damaged=[30])
     second = pictures(dataset)
     assert np.array_equal(second.prepare(progress=False), mean) and second.prepare(progress=False).dtype == np.float32
-    assert dataset.asked.sum() == 0
+    assert dataset.asked.sum() == SEEN
     assert second.damaged == first.damaged and capsys.readouterr().err == said
 
 
@@ -502,6 +509,28 @@ def test_another_fingerprint_is_another_mean_image():
     dataset.print = "B"
     pictures(dataset).prepare(progress=False)
     assert dataset.asked.sum() == 20
+
+
+@pytest.mark.parametrize("change", [dict(classes=["even", "odd", "some"]), dict(labels=np.arange(20)[::-1] % 2), dict(n=21),
+                                    dict(names=[f"other {i}" for i in range(20)]),
+                                    dict(picture=lambda i: Drawn(20).picture(18 if i == 17 else i))])
+def test_two_sets_of_somebodys_own_with_one_fingerprint_have_each_their_mean_image_and_damaged_ones(capsys, change):
+    pictures(Fingered(20, damaged=[3])).prepare(progress=False)
+    dataset = Fingered(change.get("n", 20))
+    vars(dataset).update({name: of for name, of in change.items() if name != "n"})
+    everything = [pictures(dataset).picture(i) for i in range(len(dataset))]
+    loader = pictures(dataset)
+    assert np.array_equal(loader.prepare(progress=False).transpose(1, 2, 0), np.mean(everything, axis=0).astype(np.float32))
+    assert not loader.damaged
+
+
+def test_the_mean_image_of_class_folders_is_found_where_it_was_kept_and_nothing_is_decoded(cache, root, monkeypatch):
+    given = lambda: open_folders(root, shorter_side=SIZE)[0]
+    mean = pictures(given()).prepare(progress=False)
+    facts = [given().fingerprint(), SIZE, 5, False, PIL.__version__]
+    assert [path.name for path in cache.glob("mean-*")] == [f"mean-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.h5"]
+    monkeypatch.setattr(PictureFiles, "picture", None)
+    assert np.array_equal(pictures(given()).prepare(progress=False), mean)
 
 
 def cut(path):
@@ -557,7 +586,7 @@ def test_a_spoiled_file_is_never_trusted_but_made_again(cache, spoil):
     again = Fingered(150, damaged=[30])
     assert np.array_equal(pictures(again).prepare(progress=False), mean) and again.asked.sum() == 150
     third = Fingered(150, damaged=[30])
-    assert np.array_equal(pictures(third).prepare(progress=False), mean) and third.asked.sum() == 0
+    assert np.array_equal(pictures(third).prepare(progress=False), mean) and third.asked.sum() == SEEN
     assert list(cache.iterdir()) == [path]
 
 

@@ -2,11 +2,14 @@
 refused, and when."""
 import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +21,12 @@ from tests.train.test_loop import assert_same_bits
 from train.__main__ import main as train
 from train.evaluate import main as evaluate_command
 from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
-from zfcore import checkpoint
+from zfcore import checkpoint, results
+from zfcore.analysis import top_activations as passes
 from zfcore.checkpoint import load, save
 from zfcore.layers import KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
-from zfcore.training import Training, evaluate, resolve
+from zfcore.training import Training, evaluate, predict, resolve
+from zfcore.training.accord import digest
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
 
@@ -164,10 +169,25 @@ def test_an_evaluation_goes_by_the_names_of_the_classes(tmp_path):
         with pytest.raises(zfcore.Expected, match="pictures: expected the 3 classes of"):
             evaluate([model], model.prepared(Squares(12, classes=classes, labels=labels)))
     with pytest.raises(zfcore.Expected, match="the same classes in the same order"):
-        zfcore.training.predict([model, model.with_classes(turned.classes)], model.prepared(DATA[1]))
+        predict([model, model.with_classes(turned.classes)], model.prepared(DATA[1]))
     nameless = replace(model, classes=())
     with pytest.raises(zfcore.Expected, match="labels below 3"):
         evaluate([nameless], model.prepared(Squares(12, classes=list("abcd"), labels=np.arange(12) % 4)))
+
+
+@pytest.mark.parametrize("classes, numbers", [
+    (["bottom", "top", "middle"], [2, 0, 1]), (["middle", "top"], [1, 0]), (["else", "middle", "top", "bottom"], [-1, 1, 0, 2]),
+    (["a", "b"], [-1, -1]), ([], [-1])])
+def test_labels_of_predictions_are_numbers_among_the_networks_classes(tmp_path, classes, numbers):
+    model = begun(tmp_path/"run").trained
+    labels = np.arange(12) % max(len(classes), 1)
+    found = predict([model], model.prepared(Squares(12, 1, classes=classes, labels=labels)))
+    assert found.labels.tolist() == [numbers[k] for k in labels] and found.labels.dtype == np.int64
+    np.testing.assert_array_equal(found.p, predict([model], model.prepared(DATA[1])).p)
+    nameless = predict([replace(model, classes=())], model.prepared(Squares(12, 1, classes=classes, labels=labels)))
+    assert nameless.labels.tolist() == labels.tolist()
+    several = np.eye(20, dtype=int)[:12]
+    assert (predict([model], model.prepared(Squares(12, 1, classes=[*"abcdefghijklmnopqrst"], labels=several))).labels == several).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ a network
@@ -479,6 +499,104 @@ def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, m
     with pytest.raises(zfcore.Expected, match="^data set: fingerprint: expected a method that returns a text, got"):
         begun(tmp_path/"run", data=data)
     assert not any(tmp_path.iterdir())
+
+
+def digest_of_before(dataset):
+    """As a set without fingerprint was known when its class's name counted."""
+    digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, dataset.names, dataset.labels.tolist()]).encode())
+    for i in sorted({k*(len(dataset) - 1)//15 for k in range(16)}):
+        digest.update(zfcore.Pictures(dataset, CONFIG.picture_size, 32, workers=0).picture(i).tobytes())
+    return digest.hexdigest()
+
+
+class Renamed(Squares):
+    pass
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_name_of_a_sets_python_class_does_not_matter_and_runs_of_when_it_did_go_on(tmp_path, older):
+    begun(tmp_path/"run", config=ONE)
+    if older:
+        kept = load(tmp_path/"run"/"latest.h5")
+        for key, of in zip(("train_fingerprint", "val_fingerprint"), DATA):
+            assert kept.state[key] != (mark := digest(digest_of_before(of).encode()))
+            kept.state[key] = mark
+        save(tmp_path/"run"/"latest.h5", kept)
+        ran(Training.resume(tmp_path/"run", DATA))
+    ran(Training.resume(tmp_path/"run", (Renamed(), Renamed(12, 1)), epochs=2))
+    with pytest.raises(zfcore.Expected, match="got validation pictures with another fingerprint"):
+        Training.resume(tmp_path/"run", (DATA[0], Renamed(12, 1, picture=Squares(12, 5).picture)), epochs=3)
+
+
+def test_a_kept_pass_is_that_of_one_set_alone_and_one_of_before_is_gone_on_with(tmp_path, monkeypatch):
+    model = begun(tmp_path/"run", config=ONE).trained
+    for before, more in ((digest_of_before(DATA[1]), {}), ("v1", {"fingerprint": lambda: "v1"})):
+        file, given = tmp_path/f"{before[:2]}.h5", lambda **other: model.prepared(Squares(12, **{"seed": 1, **more, **other}))
+        with monkeypatch.context() as older:
+            older.setattr(passes, "seen", partial(passes.seen, key=lambda pictures: before))
+            kept = zfcore.top_activations(model, given(), ["conv1"], file=file)
+        with monkeypatch.context() as whole:
+            whole.setattr(results, "save", None)           # as nothing is left to do
+            again = zfcore.top_activations(model, given(), ["conv1"], file=file)
+        assert (again.values["conv1"] == kept.values["conv1"]).all() and again.fingerprint != kept.fingerprint
+        for top in kept, again:
+            zfcore.unit_views(model, given(), top, "conv1", [0])
+        zfcore.save_result(file, again)
+        names = DATA[1].names
+        for other in (given(seed=7, names=names), given(labels=2 - DATA[1].labels), given(classes=list("abc")), given(names=names[::-1])):
+            with pytest.raises(zfcore.Expected, match="one of another network, data set, k or batch size"):
+                zfcore.top_activations(model, other, ["conv1"], file=file)
+
+
+MEAN = np.zeros((3, 40, 40), np.float32)
+WORDS = [{"shorter_side": 24}, {"mean_image": MEAN}, {"mean_image": 5}, {"stamp": "2026"}, {"length": 20}, {"expect": 3}, {"below": "x"},
+         {"drawings": zfcore.data.synthetic.OBJECTS}, {"read": 1, "size": 3, "kept_in": 5, "encoding": "x"}]
+
+
+@pytest.mark.parametrize("word", WORDS, ids=lambda word: next(iter(word)))
+def test_what_a_set_of_somebodys_own_calls_as_zfcores_sets_call_something_of_theirs_changes_nothing(tmp_path, word):
+    data = lambda **more: (Squares(**more, **word), Squares(12, 1, **word))
+    ran(begun(tmp_path/"plain", config=ONE))
+    mine = ran(begun(tmp_path/"run", config=ONE, data=data()))
+    assert mine.trained.data is None
+    assert_same_bits(tmp_path/"plain"/"latest.h5", tmp_path/"run"/"latest.h5")
+    assert load(tmp_path/"plain"/"latest.h5").state == load(tmp_path/"run"/"latest.h5").state
+    assert (tmp_path/"plain"/"pictures.csv").read_bytes() == (tmp_path/"run"/"pictures.csv").read_bytes()
+    with pytest.raises(zfcore.Expected, match="got others, whose mean image is not the same"):
+        Training.resume(tmp_path/"run", data(picture=Squares(seed=7).picture), epochs=2)
+
+
+def truth(i, **more):
+    return SimpleNamespace(box=(0, 13*(i % 3), 40, 13*(i % 3) + 13), **more)
+
+
+def test_projections_are_held_against_the_truth_that_a_set_of_somebodys_own_tells(tmp_path):
+    def picture(i):
+        if i == 3:
+            raise zfcore.CorruptImage("the third", "too dark")
+        return Squares(12, 1).picture(i)
+    mine = ran(begun(tmp_path/"run", data=(DATA[0], Squares(12, 1, truth=truth, picture=picture))))
+    assert np.isfinite(mine.history["in_box"]).all() and np.allclose(mine.history["box_area"], 11/32, atol=0.05)
+    parts = lambda i: truth(i, parts={"middle": (20, 13*(i % 3) + 6)}, visible={"middle": True})
+    for of, known in ((truth, 0), (parts, 1)):
+        pictures = mine.trained.prepared(Squares(12, 1, truth=of, picture=picture))
+        top = zfcore.top_activations(mine.trained, pictures, ["conv2"], k=2)
+        units = np.flatnonzero(~top.dead("conv2"))
+        found = zfcore.sanity_checks(mine.trained, pictures, top, "conv2", units, only=["as trained"])
+        assert np.isfinite(found.inside).all() and np.isfinite(found.area).all() and np.isfinite(found.in_parts).any() == known
+
+
+@pytest.mark.parametrize("of", [np.arange(20), "a file", None, lambda: 0, lambda i: (0, 0, 5, 5), lambda i: SimpleNamespace(parts={}, visible={}),
+                                *(lambda i, box=box: SimpleNamespace(box=box) for box in (None, "abcd", (0, 0, 5), (0, np.nan, 5, 5), (6, 0, 5, 5))),
+                                lambda i: truth(i, parts={"eye": (1, 2)}), lambda i: truth(i, parts={"eye": 1}, visible={"eye": True}),
+                                lambda i: None if i == 11 else truth(i)])
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_truth_of_another_form_is_refused_as_the_run_begins(tmp_path, part, of):
+    data = [*DATA]
+    data[part] = Squares([20, 12][part], part, truth=of)
+    with pytest.raises(zfcore.Expected, match=r"^data set: truth\((0|11)\): expected an object with box, .* got .*; call it otherwise"):
+        begun(tmp_path/"run", data=data)
+    assert not (tmp_path/"run").exists()
 
 
 NAMES = "", "a"*1000, "a"*1001, "a"*10001, "\ud800", "\udcff", '../a,"b\n\0\r\u2028', None, 3, b"a", "middle"

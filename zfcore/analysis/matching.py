@@ -105,7 +105,7 @@ def check_same(pictures, others):
         if not np.array_equal(getattr(one, what), getattr(other, what)):
             raise Expected("others", "the same as pictures, for both networks", f"some with other {what}")
     alike = type(one) is type(other) and pictures.size == others.size           # of another one they may be decoded in another way
-    if alike and pictures.fingerprint() != others.fingerprint():
+    if alike and pictures.key() != others.key():
         raise Expected("others", "the same as pictures, for both networks", "others of the same names")
 
 

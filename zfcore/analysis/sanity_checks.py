@@ -39,7 +39,7 @@ from zfcore import check
 from zfcore.analysis.evolution import cosine
 from zfcore.analysis.top_activations import TopActivations, check_top, crops, decoded, field_regions, patches_of
 from zfcore.backend import to_device, to_host
-from zfcore.data.loader import Pictures, shuffled
+from zfcore.data.loader import WATCHED, Pictures, shuffled, truths_of
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
 from zfcore.hints import Bar, Ints
 from zfcore.network import Network
@@ -135,7 +135,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
                          *similarities(network, projections, field_regions(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
-    regions, truths = field_regions(network, layer, boxes), [pictures.dataset.truth(i) for i in shown.tolist()]
+    regions, truths = field_regions(network, layer, boxes), truths_of(pictures.dataset, shown.tolist())
     margin = (pictures.size - network.input_shape[1])//2
     inside, area = shares_in_boxes(network, projections, regions, object_boxes(truths, margin))
     in_parts, parts_area = shares_in_parts(network, projections, regions, truths, margin)
@@ -291,20 +291,18 @@ def shares_in_parts(network, projections, regions, truths, margin):
 
 
 # ------------------------------------------------------------------------------------------- while a network trains
-WATCHED = 64                                   # pictures
-
-
 def legibility(model, pictures):
     """(share of the projected energy inside the objects' boxes, the boxes' share of the area), means over the first WATCHED
-    of the `pictures`, whose truth is known: each is projected from the unit of the last convolution that it excites most."""
-    network, shown = model.network, np.arange(min(WATCHED, len(pictures)))
+    of the `pictures`, whose truth is known: each is projected from the unit of the last convolution that it excites most.
+    Damaged ones are left out."""
+    network, shown = model.network, np.setdiff1d(np.arange(min(WATCHED, len(pictures))), [*pictures.damaged])
     layer, x = last_convolution(network), model.inputs(decoded(pictures, shown))
     y = network.activations(x, [network.layers[feature_layer(network, layer)].name]).popitem()[1]
     units = to_host(y.max(axis=(1, 2)).argmax(axis=0))                                       # (n,)
     pixels = to_host(project(network, x, layer, units).pixels).transpose(3, 1, 2, 0)[:, None]
     whole = Regions(*np.zeros((2, len(shown)), int), network.input_shape[1])
     margin = (pictures.size - network.input_shape[1])//2
-    inside, area = shares_in_boxes(network, pixels, whole, object_boxes([pictures.dataset.truth(i) for i in shown], margin))
+    inside, area = shares_in_boxes(network, pixels, whole, object_boxes(truths_of(pictures.dataset, shown.tolist()), margin))
     return float(np.nanmean(inside)) if np.isfinite(inside).any() else float("nan"), float(area.mean())
 
 

@@ -101,7 +101,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     layers = check_layers(network, layers)
     found = _start(model, pictures, layers, k, batch_size, first)
     if file is not None and Path(file).exists():
-        found = _continued(results.load(file, TopActivations), found, file, network)
+        found = _continued(results.load(file, TopActivations), found, file, model, pictures)
     start = int(found.ranges[0, 1])
     if bar is not None:
         bar.update(start - first)
@@ -177,9 +177,9 @@ def fingerprint(model, pictures, k, batch_size):
     return f"{seen(model, pictures)} k {k} batch {batch_size}"
 
 
-def seen(model, pictures):
-    """A digest of a network and the pictures that it sees."""
-    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), pictures.fingerprint(),
+def seen(model, pictures, key=Pictures.key):
+    """A digest of a network and the pictures that it sees, which are known by this `key`."""
+    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), key(pictures),
                                         len(pictures), pictures.size]).encode())
     for array in arrays_of(model):
         digest.update(array)
@@ -194,7 +194,7 @@ def pass_file(path, model, pictures, layers, k=9, batch_size=64):
             return file
         kept = results.load(file, TopActivations)
         try:
-            _continued(kept, _start(model, pictures, layers, k, batch_size, first=0), file, model.network)
+            _continued(kept, _start(model, pictures, layers, k, batch_size, first=0), file, model, pictures)
             return file
         except check.Expected:
             continue
@@ -202,7 +202,7 @@ def pass_file(path, model, pictures, layers, k=9, batch_size=64):
 
 def check_pass(found, model, pictures, layers, k, batch_size, what):
     """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
-    _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model.network)
+    _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model, pictures)
     if not found.complete:
         raise check.Expected(what, f"all of {plural(found.total, 'picture')}", f"the pictures {_spoken(found.ranges)}")
 
@@ -211,17 +211,19 @@ def check_top(top, model, pictures, layer, batch_size):
     """Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches, and has the layer."""
     check_pass_of(model, pictures, batch_size)
     check.instance("top", top, TopActivations, "top_activations makes one")
-    if top.fingerprint.split(" ")[0] != seen(model, pictures):
+    if all(top.fingerprint.split(" ")[0] != seen(model, pictures, key) for key in (Pictures.key, Pictures.key_before)):
         raise check.Expected("top", "the pass of this network over these pictures", "one of another network or data set",
                              "make it anew with top_activations")
     check.one_of("layer", layer, top.values)
 
 
-def _continued(kept, wanted, file, network):
+def _continued(kept, wanted, file, model, pictures):
     """Contents of the file for the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that
     says what no pass over this network can."""
     advice = "remove it, or choose another output"
-    if kept.fingerprint != wanted.fingerprint:
+    settings = wanted.fingerprint.partition(" ")[2]
+    if (kept.fingerprint != wanted.fingerprint
+            and kept.fingerprint != f"{seen(model, pictures, Pictures.key_before)} {settings}"):
         raise check.Expected(file, "a pass of this network over these pictures",
                              "one of another network, data set, k or batch size", advice)
     missing = [name for name in wanted.values if name not in kept.values]
@@ -233,10 +235,10 @@ def _continued(kept, wanted, file, network):
                              f"the pictures {_spoken(kept.ranges)}", advice)
     for name in wanted.values:
         same = kept.values[name].shape == wanted.values[name].shape and kept.total == wanted.total
-        if not (same and _possible(kept, name, network)):
+        if not (same and _possible(kept, name, model.network)):
             raise check.Expected(f"{file}: {name}", "places in its maps, with their fields, a list for each unit", "others",
                                  advice)
-    return kept
+    return replace(kept, fingerprint=wanted.fingerprint)
 
 
 def _possible(kept, name, network):

@@ -76,7 +76,7 @@ def lasting(data: str | None) -> str | None:
 def known_place(data: str | None, dataset: DataSet) -> str | None:
     """The place at which `dataset`, on which is trained, is found again: `data`, if that names one; None where it does not, and
     the data set is not the drawn one for which the empty name stands."""
-    return data if data or getattr(dataset, "drawings", None) is SETS["objects"] else None
+    return data if data or isinstance(dataset, Synthetic) and dataset.drawings is SETS["objects"] else None
 
 
 def check_there(data: str | None) -> None:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from zfcore.check import Expected
 from zfcore.data.folders import some
+from zfcore.data.loader import BuiltIn
 from zfcore.files import read_bytes, unfolded
 from zfcore.pickles import Code, Filled, Machine, followed, plain
 
@@ -100,7 +101,7 @@ def is_cifar(root):
         return False
 
 
-class CIFAR:
+class CIFAR(BuiltIn):
     """A data set as `zfcore.data.folders` says. Made by `open_cifar`.
 
     pixels  uint8 (n,3,32,32)"""

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from zfcore.check import Expected
+from zfcore.data.loader import BuiltIn
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, OpenFile, inside, opener, read_bytes, read_text
@@ -171,7 +172,7 @@ def data_sets(root, places, listings, names, limit_per_class, shorter_side):
                               limit_per_class, shorter_side, _above(part, *places[part])) for part in PARTS)
 
 
-class PictureFiles:
+class PictureFiles(BuiltIn):
     """Pictures in a folder or tar, read where they lie: a data set as above but for its classes and labels."""
 
     def __init__(self, part, source, prefix, paths, shorter_side, above=None):
@@ -219,7 +220,7 @@ class PictureFiles:
         return self._prefix + self.below(i)
 
 
-class Files:
+class Files(BuiltIn):
     """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it, but those
     that are `written` there by zfcore. Raises Expected for what is neither, and for folders without pictures."""
 

@@ -5,7 +5,7 @@ import csv
 import os
 
 from zfcore import check
-from zfcore.data.folders import PARTS, nfc
+from zfcore.data.folders import PARTS, PictureFiles, nfc
 from zfcore.files import opener
 
 PICTURES, COLUMNS = "pictures.csv", ("part", "class", "picture", "bytes")
@@ -35,8 +35,14 @@ def listed_pictures(path):
 
 def places(part, dataset):
     """The (part, class, path below the part) of every picture of a data set."""
-    below = getattr(dataset, "below", lambda i: dataset.names[i].removeprefix(f"{part}/"))
+    below = dataset.below if isinstance(dataset, PictureFiles) else lambda i: dataset.names[i].removeprefix(f"{part}/")
     return [(part, dataset.classes[label], nfc(below(i))) for i, label in enumerate(dataset.labels.tolist())]
+
+
+def lengths(dataset):
+    """The bytes of every picture's file, as texts, "" where there is none or it is gone."""
+    length = dataset.length if isinstance(dataset, PictureFiles) else lambda i: None
+    return ["" if (size := length(i)) is None else str(size) for i in range(len(dataset.names))]
 
 
 def listed_places(rows, there):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import PIL
@@ -39,6 +39,7 @@ MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictur
 NAMED = 5                 # pictures that a sentence names
 MOST_NAME = 10_000        # bytes of a class's or picture's name
 SEEN = 16                 # pictures that tell a set without a fingerprint of its own from others
+WATCHED = 64              # pictures of whose truth, where it is known, a run asks after every epoch, and so before the first
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
@@ -50,7 +51,14 @@ class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
     Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
     changed, and only then, as a run knows the set again by it, too. One without is known by its classes, labels and names and by
-    the pixels of SEEN pictures, spread evenly over it."""
+    the pixels of SEEN pictures, spread evenly over it from the first to the last, as they are prepared; what changes in the
+    others is not seen. What is kept about a set with one goes by all of these.
+
+    Where it is known what lies where in the pictures, a set may also have `truth(i)`, which gives of every picture an object with
+    `box`, (left, top, right, bottom) of what it shows, and where parts are known `parts`, {name: (x, y)}, and `visible`,
+    {name: bool} of the same names; all in pixels of the square that the picture is brought to, a pixel's left edge being its
+    number. Training logs then how much of a projection lies in the box, and sanity checks tell it. Nothing else that such an
+    object has is asked for."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -71,6 +79,21 @@ class DataSet(Protocol):
     def picture(self, i: int) -> Image.Image:
         """Picture number i, a PIL picture of any mode and size, always the same one. Raises `zfcore.CorruptImage` where it
         cannot be used; it is then left out."""
+
+
+class BuiltIn:
+    """Data set of zfcore's own, which tells this besides, as far as it knows. Whoever derives a set from one answers for it; any
+    other object is not asked, whatever such names mean there."""
+    shorter_side: int | None = None                        # that its pictures are decoded for; None: for any
+    mean_image: NDArray[np.float32] | None = None          # (3,size,size), of the pictures to train on
+
+    def expect(self) -> None:
+        """Hear that all pictures will be asked for."""
+
+
+def told_by(dataset: DataSet) -> BuiltIn:
+    """The BuiltIn that a data set is, or where it is none one that knows nothing."""
+    return dataset if isinstance(dataset, BuiltIn) else BuiltIn()
 
 
 def check_data_set(dataset: DataSet) -> None:
@@ -99,6 +122,43 @@ def check_data_set(dataset: DataSet) -> None:
     if labels.ndim == 1 and classes and n and not 0 <= labels.min() <= labels.max() < len(classes):
         raise Expected("data set: labels", f"0 to {len(classes) - 1}, numbers into its {plural(len(classes), 'class')}",
                        f"{labels.min()} to {labels.max()}")
+    if hasattr(dataset, "truth") and not isinstance(dataset, BuiltIn):
+        truths_of(dataset, range(min(WATCHED, n)))
+
+
+class Placed(NamedTuple):
+    """Places of what a picture shows, as DataSet says."""
+    box: Any
+    parts: Any
+    visible: Any
+
+
+def truths_of(dataset: Any, numbers: Iterable[int]) -> list[Placed]:
+    """The truth of these pictures, as a data set tells it. Raises Expected where it is otherwise than DataSet says."""
+    found = []
+    for i in numbers:
+        try:
+            got = dataset.truth(i) if callable(dataset.truth) else dataset.truth
+        except TypeError as error:                         # a method of other arguments
+            got = error
+        if (truth := _placed(got)) is None:
+            raise Expected(f"data set: truth({i})", "an object with box, (left, top, right, bottom), and where parts are known "
+                           "parts, {name: (x, y)}, and visible, {name: bool}", got if isinstance(got, TypeError) else said(got),
+                           "call it otherwise where it means something else")
+        found.append(truth)
+    return found
+
+
+def _placed(got):
+    """The Placed that this is, None where it is none."""
+    try:
+        truth = Placed(got.box, getattr(got, "parts", {}), getattr(got, "visible", {}))
+        box, points = np.array(truth.box, float), np.array([*truth.parts.values()], float)
+        fits = (box.shape == (4,) and np.isfinite(box).all() and (box[:2] <= box[2:]).all() and np.isfinite(points).all()
+                and points.shape in ((0,), (len(truth.parts), 2)) and truth.parts.keys() == truth.visible.keys())
+        return truth if fits else None
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def check_names(what: str, names: Iterable[object]) -> None:
@@ -145,7 +205,7 @@ class Pictures:
         check_crop(size, crop)
         check.whole("--workers", workers, 0)
         check.whole("memory", memory, 0)
-        shorter_side = getattr(dataset, "shorter_side", None)
+        shorter_side = told_by(dataset).shorter_side
         if shorter_side not in (None, size):
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
         size, crop, workers, memory = map(int, (size, crop, workers, memory))     # NumPy's small ones overflow in products
@@ -182,15 +242,31 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """Mark of the data set that changes when its pictures may have changed: its own, or where it has none a digest of its
-        classes, labels and names and of SEEN of its pictures as they are prepared."""
+        classes, labels and names and of SEEN of its pictures as they are prepared: of the first, the last and those evenly
+        between them. Which Python class it is does not matter."""
         dataset = self.dataset
         if hasattr(dataset, "fingerprint"):
             own = dataset.fingerprint
             if not isinstance(mark := own() if callable(own) else None, str):
                 raise Expected("data set: fingerprint", "a method that returns a text", said(mark if callable(own) else own))
             return mark
-        digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, [*dataset.names], dataset.labels.tolist()])
-                                .encode())
+        return self._looks()
+
+    def key(self) -> str:
+        """Text under which something may be kept about the set. Of one that is not BuiltIn it is others wherever `fingerprint`
+        or what would be looked at without one are: two sets of somebody's own may be "v1"."""
+        own = self.fingerprint()
+        return f"{own} {self._looks()}" if hasattr(self.dataset, "fingerprint") and not isinstance(self.dataset, BuiltIn) else own
+
+    def key_before(self) -> str:
+        """The `key` that zfcore gave the set when it knew one by its fingerprint alone, or with its class's name, under which
+        something may have been kept then."""
+        return self.fingerprint() if hasattr(self.dataset, "fingerprint") else self._looks(type(self.dataset).__name__)
+
+    def _looks(self, *more):
+        """A digest of classes, names, labels and SEEN pictures, and of texts that come first."""
+        dataset = self.dataset
+        digest = hashlib.sha256(json.dumps([*more, dataset.classes, [*dataset.names], dataset.labels.tolist()]).encode())
         for i in np.unique(np.linspace(0, len(self) - 1, SEEN).astype(int)).tolist():
             try:
                 digest.update(self._patiently(i, threading.Event()).tobytes())
@@ -261,13 +337,12 @@ class Pictures:
     def prepare(self, progress: bool = True, what: str = "mean image", ranks: Ranks = ALONE) -> NDArray[np.float32]:
         """The per-pixel mean image, (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
-        The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar called `what`; it
+        The `mean_image` of a BuiltIn set that has one of this size. Else one pass over the set, with a bar called `what`; it
         finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at
-        once. Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept. A data set that
-        has a method `expect` is told by it that all of its pictures will be asked for."""
-        if expect := getattr(self.dataset, "expect", None):
-            expect()
-        own = getattr(self.dataset, "mean_image", None)
+        once. Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept."""
+        told = told_by(self.dataset)
+        told.expect()
+        own = told.mean_image
         if own is not None and own.shape == (3, self.size, self.size):
             return own
         kept = _KeptMean(self)
@@ -446,7 +521,7 @@ class _KeptMean:
         self.path = None                          # a set without fingerprint is not kept
         folder = cache_folder()
         if folder and hasattr(pictures.dataset, "fingerprint"):
-            facts = [pictures.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
+            facts = [pictures.key(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
             self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
             self.path = folder / f"mean-{self.fingerprint[:16]}.h5"
 

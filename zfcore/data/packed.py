@@ -27,6 +27,7 @@ from PIL import Image
 from zfcore.check import Expected
 from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
+from zfcore.data.loader import BuiltIn
 from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import OpenFile, opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short, write_array
@@ -70,7 +71,7 @@ def open_packed(path, limit_per_class=0, size=None):
                         limit_per_class, size) for part in PARTS)
 
 
-class Packed:
+class Packed(BuiltIn):
     """One part of a packed set: a data set as in `zfcore.data.folders`. Made by `open_packed`. Pictures are read by any
     number of threads, and by processes forked after it was opened. `raw_size` is the side of the squares that `pixels` gives
     without any decoding, None for JPEGs."""

@@ -35,6 +35,7 @@ from zfcore.cpu import BLAS
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
+from zfcore.data.loader import BuiltIn
 from zfcore.system import cores
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
@@ -381,7 +382,7 @@ def render(scene, size, layers=("behind", "object", "front")):
 
 
 # --------------------------------------------------------------------------------------------------- the data set
-class Synthetic:
+class Synthetic(BuiltIn):
     """`count` pictures of `size` x `size` pixels of the split "train" or "val", of the `Drawings` (default: the ten objects).
 
     classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
@@ -390,8 +391,6 @@ class Synthetic:
     other processes draw (`Helpers`). Those of the set `before`, of the same size, go on with this one.
     `mean_image` is that of the training set, float32 (3,size,size), where it is known without drawing; else None.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
-
-    shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
     def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None, before=None):
         check.one_of("synthetic set: split", split, SPLITS)

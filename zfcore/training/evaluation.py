@@ -29,8 +29,8 @@ from zfcore.trained import Trained, check_different, check_pictures
 
 class Predictions(NamedTuple):
     """Probabilities of N pictures; a damaged picture is not among them."""
-    p: NDArray[np.float32]        # (classes,N)
-    labels: NDArray[np.int64]     # (N,), the true classes
+    p: NDArray[np.float32]        # (classes,N), in the order of the models' classes
+    labels: NDArray[np.int64]     # (N,), numbers of the true classes among these, -1 where it is none of them
     indices: NDArray[np.int64]    # (N,), numbers of the pictures in their set
 
 
@@ -125,11 +125,25 @@ def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128
     """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
     the mean over the models of their softmaxes, each the mean over the crops. `bar` is a bar to move on, if any.
 
+    The set may have other classes than the models, in another order, or none: rows and labels go by the models', and by the
+    set's where these know no names. Of a set whose pictures show several classes the labels stay its own, (N,its classes).
+
     One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
     check_ensemble(models, pictures)
     ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
                                 in batches_of_probabilities(models, pictures, batch_size, crops, bar)))
-    return Predictions(np.concatenate(ps, axis=1), np.concatenate(labels), np.concatenate(indices))
+    labels = labels_among(models[0].classes, pictures.dataset.classes, np.concatenate(labels))
+    return Predictions(np.concatenate(ps, axis=1), labels, np.concatenate(indices))
+
+
+def labels_among(classes, own, labels):
+    """The labels (N,), numbers into `own`, names of a data set's classes, as numbers into `classes`, if these have names; -1
+    for what is none of them."""
+    if not classes or labels.ndim > 1:
+        return labels
+    number = {name: k for k, name in enumerate(classes)}
+    numbers = np.array([number.get(name, -1) for name in own], np.int64)
+    return numbers[labels] if len(own) else np.full_like(labels, -1)
 
 
 # ---------------------------------------------------------------------------------------------------------- judgement

@@ -17,7 +17,7 @@ import zfcore
 from zfcore import check
 from zfcore.checkpoint import atomic, load, others_beside, save, write_csv
 from zfcore.data.folders import PARTS, some
-from zfcore.data.known import COLUMNS, PICTURES, listed_pictures, listed_places, places
+from zfcore.data.known import COLUMNS, PICTURES, lengths, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, said, table, text
@@ -195,10 +195,8 @@ def write_pictures(folder, train, val):
 
 def rows_of(part, dataset):
     """Yield (part, class, name, bytes or "") of each picture."""
-    length = getattr(dataset, "length", lambda i: None)
-    for i, (name, label) in enumerate(zip(dataset.names, dataset.labels.tolist())):
-        size = length(i)
-        yield part, dataset.classes[label], name, "" if size is None else str(size)
+    for name, label, size in zip(dataset.names, dataset.labels.tolist(), lengths(dataset)):
+        yield part, dataset.classes[label], name, size
 
 
 def check_pictures(folder, train, val, data, aloud=True):

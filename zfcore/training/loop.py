@@ -23,7 +23,7 @@ from zfcore.analysis.sanity_checks import legibility, shares_of_start
 from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host, zeros
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_readable, check_resumable, load, save, write_csv
 from zfcore.data import check_there, known_place, lasting, said_place, same_place
-from zfcore.data.folders import some
+from zfcore.data.folders import PictureFiles, some
 from zfcore.data.loader import DataSet, Lost, Pictures, check_one_class
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
@@ -257,7 +257,7 @@ class Training:
             is_there = is_known or same_place(config.data, checkpoint.state.get("data"))
             if is_own or before.keys() != marks.keys() or not is_there:
                 check_mean(mean, checkpoint.mean_image)
-            check_marks(before, marks)
+            check_marks(before, marks, partial(marks_of, train, val, Pictures.key_before))
             mean, marks = checkpoint.mean_image, {**before, **marks}
         return Materials(config, train, val, network, mean, origin, checkpoint, marks)
 
@@ -715,17 +715,18 @@ def check_mean(found, expected):
 MARKS = {"train_fingerprint": "training", "val_fingerprint": "validation"}         # in a checkpoint's state
 
 
-def marks_of(train, val):
+def marks_of(train, val, mark=Pictures.fingerprint):
     """Entries of a checkpoint's state by which Pictures of data sets that were given are known again: digests of their
     fingerprints. Files of pictures have none, as these may be copied, and their fingerprint has times in it."""
-    return {key: digest(of.fingerprint().encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
-            if not hasattr(of.dataset, "stamp")}
+    return {key: digest(mark(of).encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
+            if not isinstance(of.dataset, PictureFiles)}
 
 
-def check_marks(before, now):
-    """Raise Expected where one of these `marks_of` a run's pictures is another now."""
+def check_marks(before, now, older):
+    """Raise Expected where one of these `marks_of` a run's pictures is another now, and also another than `older()` has, those
+    that zfcore gave the same pictures before."""
     for key in before.keys() & now.keys():
-        if before[key] != now[key]:
+        if before[key] != now[key] and before[key] != older()[key]:
             raise check.Expected("--data", "the pictures that the run began with", f"{MARKS[key]} pictures with another "
                                  "fingerprint", "bring these back, or begin a new run with --init-from")
 
