@@ -196,7 +196,7 @@ def test_activations_are_looked_at_as_what_goes_up():
 
 
 @dataclass
-class Kept(Gain):
+class Keeping(Gain):
     """Keeps the mean of each unit."""
 
     def buffer_shapes(self, shape):
@@ -224,13 +224,13 @@ LEFT = [("buffers", lambda m: {"mean": m.astype(float)}, "forward leaves mean: e
 
 @pytest.mark.parametrize("which, odd, sentence", LEFT)
 def test_arrays_that_a_layer_leaves_otherwise_than_it_told_are_said_of_it_in_the_first_step(which, odd, sentence):
-    of = network(type("Odd", (Kept,), {"moved": lambda self, mean: setattr(self, which, odd(mean))})).init(1)
+    of = network(type("Odd", (Keeping,), {"moved": lambda self, mean: setattr(self, which, odd(mean))})).init(1)
     with pytest.raises(Expected, match=f"^gain: {sentence}"):
         of.forward(X, 0)
 
 
 def test_arrays_that_a_layer_leaves_as_it_told_are_taken_also_in_float64():
-    of = network(Kept).init(1)
+    of = network(Keeping).init(1)
     of.forward(X, 0)
     assert of.buffers()["gain"]["mean"].any()
     for layer in of.layers:
