@@ -248,7 +248,7 @@ def empty(path):
 
 
 def a_checkpoint(path):
-    save(path, Checkpoint("zfnet", (3, 8, 8), [], ["a", "b"], {}))
+    save(path, Checkpoint("zfnet", (3, 8, 8), [{"kind": "ReLU", "name": "relu1"}], ["a", "b"], {}))
     return path, "expected a packed data set, got a checkpoint; pack one with python -m train.pack"
 
 

@@ -95,7 +95,7 @@ def closing(args, found):
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
             f"another class wins at {100*lost.mean():.0f} % of the places")
     if wrong.any():
-        said += f", as it does without the square{f' in {wrong.sum()} of these pictures' if len(wrong) > 1 else ''}"
+        said += f", as it does without the square{f' in {wrong.sum()} of them' if len(wrong) > 1 else ''}"
     if found[0].boxes is not None:
         inside, area = np.concatenate([occluding.fall_inside_box(one) for one in found], axis=1)
         if not np.isnan(inside).all():
@@ -108,5 +108,5 @@ def closing(args, found):
         said += (f"; how far the strongest {found[0].layer} map falls follows its projection with a correlation of "
                  f"{follows[known].mean():.2f}{'' if known.all() else f', over the {known.sum()} in which it does fall'}")
     if silent.any():
-        said += f"; no {found[0].layer} map fires{f' in {silent.sum()} of these pictures' if len(silent) > 1 else ''}"
+        said += f"; no {found[0].layer} map fires{f' in {silent.sum()} of them' if len(silent) > 1 else ''}"
     return said
