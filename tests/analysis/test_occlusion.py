@@ -288,7 +288,7 @@ def test_another_class_wins_where_it_is_not_the_one_that_is_followed():
     winners[:, 0, :5] = 1
     found = replace(one, most_probable=winners, clean_classes=np.array([0, 0]))
     np.testing.assert_allclose(share_lost(found), [5/35, 30/35])
-    assert "and another class wins at 50 % of the places, as it does without the square in 1 of these pictures" in closing(None, [found])
+    assert "and another class wins at 50 % of the places, as it does without the square in 1 of them" in closing(None, [found])
     alone = lambda i: replace(found, **{name: value[i:i + 1] for name, value in vars(found).items()
                                         if isinstance(value, np.ndarray) and len(value) == 2}, names=np.array(["it"]))
     assert "wins at 86 % of the places, as it does without the square;" in closing(None, [alone(1)]) + ";"
@@ -422,10 +422,10 @@ def test_where_no_map_fires_and_p_falls_nowhere_titles_and_the_sentence_say_so(m
         shown(i)
     assert (panels[0] == found.pictures[0]).all() and (panels[1] == found.grey).sum() == 3*10*10
     told = closing(None, [found])
-    assert re.search(r"a correlation of \d\.\d\d, over the 1 in which it does fall; no conv1 map fires in 2 of these pictures$", told)
+    assert re.search(r"a correlation of \d\.\d\d, over the 1 in which it does fall; no conv1 map fires in 2 of them$", told)
     only = closing(None, [replace(found, **{name: value[:2] for name, value in vars(found).items()
                                             if isinstance(value, np.ndarray) and len(value) == 3})])
-    assert "correlation" not in only and only.endswith("; no conv1 map fires in 2 of these pictures")
+    assert "correlation" not in only and only.endswith("; no conv1 map fires in 2 of them")
 
 
 def test_a_map_whose_sum_is_0_though_it_is_projected_is_not_silent():
@@ -467,7 +467,7 @@ def test_files_leave_arrays_a_figure_and_a_sentence_and_the_figure_comes_back_fr
     assert {p.name for p in tmp_path.iterdir()} == {"occlusion.h5", "occlusion.png", "strongest_conv2.h5"}
     said = spoken(capsys.readouterr().out)[-1]
     assert re.match(r"over 2 pictures: the square takes P of the class from 0\.\d\d to 0\.\d\d at its worst place, and another "
-                    r"class wins at \d+ % of the places, as it does without the square in [12] of these pictures; "
+                    r"class wins at \d+ % of the places, as it does without the square in [12] of them; "
                     r"how far the strongest conv2 map falls .* correlation of", said), said
     found = results.load(tmp_path/"occlusion.h5", Occlusion)
     assert found.labels.tolist() == [3, 3] and found.classes.tolist() == DRAWN and found.boxes is None
