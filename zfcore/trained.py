@@ -295,7 +295,7 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: FilePat
     makes it, held against the file's own engine where that is installed:
 
         names = open("words.txt").read().splitlines()
-        model = zfcore.import_network("alexnet.pt", model="alexnet", labels=names, mean=(0.485, 0.456, 0.406),
+        model = zfcore.import_network("vgg16.pt", model="vgg16", labels=names, mean=(0.485, 0.456, 0.406),
                                       std=(0.229, 0.224, 0.225))
 
     graph         Caffe's prototxt; None: the one beside the file

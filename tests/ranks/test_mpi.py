@@ -31,7 +31,7 @@ def ended():
     """(status, output, errors, seconds) of what mpiexec has started, all of it at once."""
     jobs = {**{size: (size, "moves", *most) for size, most in MOVES.items()}, **{how: ("3", how) for how in FAILS}}
     program = [*(["--oversubscribe"] if OPEN else []), sys.executable, "-m", "tests.ranks.program"]
-    begun, environment = time.monotonic(), {**os.environ, **AS_ROOT, "STALLED": "2", "GRACE": "1"}
+    begun, environment = time.monotonic(), {**os.environ, **AS_ROOT, "STALLED": "2", "GRACE": "3"}
     processes = {job: subprocess.Popen([MPIEXEC, "-n", size, *program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                        text=True, env=environment) for job, (size, *words) in jobs.items()}
     try:
