@@ -198,6 +198,13 @@ class Watch(threading.Thread):
         for _ in range(count):
             self.answers.acquire(timeout=max(until - time.monotonic(), 0))
 
+    def await_first(self) -> None:
+        """Wait until rank 0 has ended, which says why, for GRACE seconds at most, or where it is lost for BEAT, in which another
+        says it: a launcher kills all others as soon as one has ended."""
+        until = time.monotonic() + (BEAT if self.lost == 0 else GRACE)
+        while time.monotonic() < until and (self.lost == 0 or 0 not in self.left):
+            time.sleep(0.01)
+
     def send(self, rank, kind, message=b""):
         with self.sending, suppress(OSError):  # of one that has gone the other direction tells
             self.links[rank].sendall(HEAD.pack(kind, len(message)) + message)
@@ -221,4 +228,6 @@ class Watch(threading.Thread):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
+        if self.rank != speaker:
+            self.await_first()
         os._exit(1 if error is not None or self.failed is None else self.failed.status)
