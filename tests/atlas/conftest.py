@@ -51,6 +51,24 @@ def write_pictures(root, per_class=8):
     return root
 
 
+def check_columns(folder):
+    """The page finds a tile by its share of a sheet's width: each sheet that data name with its columns is so many tiles wide,
+    however few it holds. Returns what data say, by name."""
+    def sheets(value):
+        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from sheets(one)
+        if isinstance(value, dict) and "columns" in value:
+            files = [file for one in value.values() for file in (one if isinstance(one, list) else [one])]
+            yield from ((value, file) for file in files if isinstance(file, str) and file.endswith(".webp"))
+
+    found = values(folder)
+    for value, file in sheets(found):
+        width, height = Image.open(folder/file).size
+        side = value.get("side", width/value["columns"])
+        assert width == side*value["columns"] and height % side == 0, file
+    return found
+
+
 def told_curves(history, epoch):
     """The file that stands for learning curves."""
     return f"<svg><!-- {history} {epoch} --></svg>"

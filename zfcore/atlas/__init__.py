@@ -30,7 +30,7 @@ from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.compare_page import compare_pages
 from zfcore.atlas.layer_page import known_page, layer_page, projections_of_page
 from zfcore.atlas.look import encoded, look
-from zfcore.atlas.network_page import FORMAT, network_page, notes_of, whole_pictures
+from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, whole_pictures
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
@@ -44,7 +44,7 @@ RECORD, KEPT = "atlas.json", "kept"
 
 def fingerprint(*of: Any) -> str:
     """Digest of all that an atlas depends on."""
-    return hashlib.sha256(json.dumps([zfcore.__version__, *map(plain, of)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([zfcore.__version__, VERSION, *map(plain, of)]).encode()).hexdigest()
 
 
 def place(output: Path, wanted: str) -> Path:

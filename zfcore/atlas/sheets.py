@@ -60,9 +60,10 @@ class Folder:
         return name
 
     def sheet(self, name, tiles, columns, lossless):
-        """Write tiles (n,side,side,3), so many a row, as sheets/NAME.webp. Returns that name."""
+        """Write tiles (n,side,side,3), so many a row, as sheets/NAME.webp. Returns that name. The page finds a tile by its
+        share of the sheet's width: that is all columns wide, however few the tiles."""
         n, side = tiles.shape[:2]
-        sheet = np.full((-(-n//columns)*side, min(n, columns)*side, 3), 128, np.uint8)
+        sheet = np.full((-(-n//columns)*side, columns*side, 3), 128, np.uint8)
         for k, tile in enumerate(visible(tiles)):
             top, left = k//columns*side, k % columns*side
             sheet[top:top + side, left:left + side] = tile

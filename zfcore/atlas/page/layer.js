@@ -35,7 +35,8 @@
   }
 
   const ORDERS = {
-    number: {text: "number", by: () => (a, b) => a - b, line: () => null},
+    number: {text: "number", by: () => (a, b) => a - b,
+      line: (layer, p) => layer.class ? className(layer.class[p]) : null},
     selectivity: {text: "selectivity", by: layer => falling(layer.selectivity),
       line: (layer, p) => number(layer.selectivity[p])},
     strength: {text: "strongest activation", by: layer => falling(layer.strength),
