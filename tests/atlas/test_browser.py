@@ -461,7 +461,7 @@ def test_the_other_network_is_compared_unit_by_unit(visit, root):
     page.locator(".bars a").nth(2).click()
     visit.shown("#compare/conv3")
     values = [match[1] if match else -1 for match in compared["matches"]]
-    assert visit.texts(".matches strong") == [_short(x) for x in sorted(values, reverse=True)[:-1]] + ["–"]
+    assert visit.texts(".matches strong") == [f"{x:.2f}".replace("-", "−") for x in sorted(values, reverse=True)[:-1]] + ["–"]
     best = int(np.argmax(values))
     assert visit.texts(".matches .line")[:3] == [f"unit {best}", "", f"unit {compared['matches'][best][0]}"]
     page.keyboard.press("ArrowUp")

@@ -1,12 +1,12 @@
 "use strict";
 /* Two networks side by side: each unit beside the unit of the other that fires at the same pictures. */
 (() => {
-  const {make, link, name, section} = atlas.dom, {number} = atlas.words;
+  const {make, link, name, section} = atlas.dom, {cosine} = atlas.words;
 
   const means = compare => atlas.bars.shares("mean correlation of each layer", compare.layers.map(layer => ({
     name: link(atlas.route.compareAddress(layer.name), name(layer.name),
       layer.other === layer.name ? null : [" ↔ ", name(layer.other)]),
-    share: Math.max(layer.mean ?? 0, 0), text: number(layer.mean)})));
+    share: Math.max(layer.mean ?? 0, 0), text: cosine(layer.mean)})));
 
   function side(tiles, position, label) {
     const at = [position % tiles.columns, Math.floor(position / tiles.columns)];
@@ -17,8 +17,8 @@
   function pair(found, position, compare) {
     const unit = found.units[position], match = found.matches[position];
     return make("li", {}, link(atlas.route.unitAddress(found.name, unit), side(found.tiles, position, `unit ${unit}`)),
-      make("span", {class: "verdict"}, make("strong", {}, match ? number(match[1]) : "–"),
-        found.control ? make("span", {class: "faint"}, `control ${number(found.control[position])}`) : null),
+      make("span", {class: "verdict"}, make("strong", {}, match ? cosine(match[1]) : "–"),
+        found.control ? make("span", {class: "faint"}, `control ${cosine(found.control[position])}`) : null),
       match ? side(found.others, position, `unit ${match[0]} of ${compare.name}`)
         : make("span", {class: "two faint"}, "no match"),
       [`unit ${unit}`, "", match ? `unit ${match[0]}` : ""].map(text => make("span", {class: "line"}, text)));

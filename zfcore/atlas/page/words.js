@@ -16,6 +16,7 @@
 
   const minus = text => text.replace("-", "−");
   const signed = x => x > 0 ? `+${number(x)}` : number(x);
+  /** A cosine or a correlation, with two digits behind the point. */
   const cosine = x => x === null ? "–" : minus(x.toFixed(2));
 
   /** A share as a percentage of two digits or three: 0.8163 -> "81.6 %". */
