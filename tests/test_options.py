@@ -66,9 +66,10 @@ def test_whole_numbers_of_a_command_have_bounds(name):
     (["--data", ""], "--data: expected a word, got an empty one"), (["--data="], "--data: expected a word, got an empty one"),
     (["--data", "x", ""], "arguments: expected a word, got an empty one"),
     (["-x.jpg"], "unrecognized arguments: -x.jpg; a file of that name is ./-x.jpg"),
-    (["-y.jpg"], "unrecognized arguments: -y.jpg\n")])
-def test_an_empty_word_is_refused_and_a_file_that_looks_like_an_option_is_told_how_to_be_named(words, sentence, tmp_path,
-                                                                                              monkeypatch, capsys):
+    (["-y.jpg"], "unrecognized arguments: -y.jpg\n"),
+    (["--data", "3", "5", "7"], "unrecognized arguments: 5 7; several numbers are one word, as 3,5,7")])
+def test_an_empty_word_is_refused_and_a_strange_one_tells_what_it_may_be_meant_for(words, sentence, tmp_path, monkeypatch,
+                                                                                   capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path/"-x.jpg").touch()
     parser = Parser(prog="command")

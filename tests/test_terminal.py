@@ -177,6 +177,14 @@ def test_a_number_agrees_with_its_noun(n, noun):
     assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
 
 
+@given(st.integers(0, 2000), st.integers(1, 2000))
+def test_a_percentage_is_0_only_of_nothing_and_100_only_of_all(few, many):
+    few = min(few, many)
+    said = terminal.percent(few/many)
+    assert (said == "0 %") == (few == 0) and (said == "100 %") == (few == many)
+    assert said in ("below 1 %", "above 99 %") or abs(float(said.removesuffix(" %")) - 100*few/many) <= 0.5
+
+
 COUNTED = re.compile(r" (?:[a-z-]+ "
                      r"){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|near-duplicates|threads|members)\b")
 TOGETHER = re.compile(r"[A-Z_]+$")                         # a constant, which is more than 1

@@ -257,6 +257,8 @@ class Parser(argparse.ArgumentParser):
         _, was_strange, words = message.partition("unrecognized arguments: ")
         if was_strange and os.path.lexists(words):
             message += f"; a file of that name is ./{words}"
+        elif was_strange and re.fullmatch(r"[\d ,]+", words):
+            message += "; several numbers are one word, as 3,5,7"
         self.print_usage(sys.stderr)
         warn(f"{self.prog}: error: {printable(message)}")
         sys.exit(2)

@@ -36,7 +36,7 @@ from zfcore.checkpoint import atomic
 from zfcore.deconvnet import Projection
 from zfcore.hints import FilePath
 from zfcore.results import FIGURES
-from zfcore.terminal import plural, printable
+from zfcore.terminal import percent, plural, printable
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
 UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
@@ -402,7 +402,7 @@ def _class_legend(sheet, left, top, found, i):
         entries.append((f"{len(classes) - few} others", counts[few:].sum()))
     for line, (colour, (name, count)) in enumerate(zip(CLASSES, entries)):
         sheet.picture(left, top + 20*line + 2, np.tile(np.array(matplotlib.colors.to_rgb(colour)), (10, 10, 1)))
-        share = f"  {100*count/counts.sum():.0f} %"
+        share = f"  {percent(count/counts.sum())}"
         sheet.text(left + 16, top + 20*line + 11, _fitted(name, sheet.width - left - 18 - _length(share)) + share)
 
 

@@ -93,6 +93,12 @@ def plural(n: int, noun: str) -> str:
     return f"{n} {noun}{'es' if hissing else 's'}"
 
 
+def percent(share: float) -> str:
+    """"12 %": a share of 0..1 as a whole percentage, which is 0 only of nothing and 100 only of all."""
+    said = f"{100*share:.0f} %"
+    return {"0 %": "below 1 %", "100 %": "above 99 %"}.get(said, said) if 0 < share < 1 else said
+
+
 def command(*words: object) -> str:
     """The words of a command, quoted so that a shell (bash, zsh) reads these words again, whatever names of files are in
     them."""

@@ -8,7 +8,7 @@ from zfcore.analysis import invariance as moved
 from zfcore.checkpoint import write_csv
 from zfcore.commands.common import LABEL, asked_for, chosen_layers, labels_of, open_model, option, originals, output_folder
 from zfcore.data.synthetic import Synthetic
-from zfcore.terminal import Bar, printable
+from zfcore.terminal import Bar, percent, printable
 
 HELP = "figure 5: how far shifting, enlarging and turning a picture takes the network from it"
 OPTIONS = [
@@ -71,7 +71,7 @@ def closing(args, found):
 def in_words(found):
     table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.columns(found).items()}
     words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
-    kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) "
+    kept = "; ".join(f"{words[series]}: the same class at {percent(of['consistency'])} of the steps, P(true) "
                      f"{of['P(mean)']:.2f} on average against {of['P(clean)']:.2f}" for series, of in table.items())
     rises = {layer: table["translation"][f"{layer} early rise"] for layer in found.layers}
     early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}" for layer, rise in rises.items())

@@ -8,7 +8,7 @@ from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures,
                                     option, output_folder)
-from zfcore.terminal import Bar, plural, printable
+from zfcore.terminal import Bar, percent, plural, printable
 
 HELP = "figure 7: what of a picture the network relies on, told by a grey square that hides it"
 OPTIONS = [
@@ -93,7 +93,7 @@ def closing(args, found):
          one.clean_classes != one.labels, occluding.correlation_with_projection(one)) for one in found)))
     who = printable(found[0].names[0]) if len(clean) == 1 else f"over {plural(len(clean), 'picture')}"
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
-            f"another class wins at {100*lost.mean():.0f} % of the places")
+            f"another class wins at {percent(lost.mean())} of the places")
     if wrong.any():
         said += f", as it does without the square{f' in {wrong.sum()} of them' if len(wrong) > 1 else ''}"
     if found[0].boxes is not None:
