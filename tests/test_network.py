@@ -12,6 +12,7 @@ from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, L
                            Step)
 from zfcore.models import build
 from zfcore.network import Network
+from zfcore.optim import SGD
 from zfcore.ops.relu import relu_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.trained import Trained
@@ -376,6 +377,27 @@ def test_load_refuses_other_layers_other_shapes_and_nan():
     spoilt["conv2"]["b"] = np.full(64, np.nan, np.float32)
     with pytest.raises(Expected, match="conv2.b: expected finite values, got 64 of 64"):
         network.load(spoilt)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_what_a_network_has_loaded_is_its_own_and_can_be_trained(flag):
+    """Whether it may be written into or not, as what stands in a file that is mapped may not."""
+    layers = [Conv("conv1", 3, K=3, S=2), BatchNorm("norm1"), Flatten("flatten"), Linear("fc2", 4)]
+    one, other = Network("n", (2, 7, 6), layers).init(0), Network("n", (2, 7, 6), layers)
+    given = one.parameters(), one.buffers()
+    for arrays in given:
+        for of_layer in arrays.values():
+            for array in of_layer.values():
+                array.flags.writeable = flag
+    other.load(given[0], buffers=given[1])
+    for arrays, loaded in zip(given, (other.parameters(), other.buffers())):
+        for name, of_layer in arrays.items():
+            for key, array in of_layer.items():
+                assert not np.shares_memory(array, loaded[name][key]) and (array == loaded[name][key]).all()
+    x = np.random.default_rng(0).standard_normal((2, 7, 6, 5), np.float32)
+    y, caches = other.forward(x)
+    SGD(other).step(other, other.backward(y, caches, to_pixels=False)[1], 0.1)
+    assert (given[0]["fc2"]["w"] != other["fc2"].parameters["w"]).any()
 
 
 def test_layers_given_to_two_networks_are_those_of_neither():

@@ -203,11 +203,11 @@ class Trained:
         if order == sorted(order):
             return replace(self, network=self.network.copy(), classes=classes)
         begun = self.begun and partial(_start_in_order, self.begun, order)
-        return replace(self, network=_in_order(self.network, order), classes=classes, begun=begun)
+        return replace(self, network=reordered(self.network, order), classes=classes, begun=begun)
 
 
-def _in_order(network, order):
-    """The network with its outputs in another order."""
+def reordered(network: Network, order: Sequence[int]) -> Network:
+    """The network with its outputs in another order. Raises Expected where no layer is known to make them."""
     network = network.copy()
     for k, shape in reversed([*enumerate(network.shapes[:-1])]):
         network.layers[k] = layer = network.layers[k].reordered(order)
@@ -221,7 +221,7 @@ def _in_order(network, order):
 def _start_in_order(begun, order):
     """The network that `begun` makes, if it does, with its outputs in another order."""
     start = begun()
-    return None if start is None else _in_order(start, order)
+    return None if start is None else reordered(start, order)
 
 
 def arrays_of(model: Trained) -> Iterator[NDArray[Any]]:

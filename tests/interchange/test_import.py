@@ -417,6 +417,25 @@ def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_pat
     assert interchange.read(tmp_path/"a.pt").format == "PyTorch"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+@pytest.mark.parametrize("words", [("export", "drawn", "--format", "onnx", "--output", "a.onnx"),
+                                   ("export", "drawn", "--format", "safetensors", "--output", "a.safetensors"),
+                                   ("export", "drawn", "--format", "torch", "--output", "a.pt"),
+                                   ("import", None, "--output", "run")], ids=["onnx", "safetensors", "torch", "import"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(written, tmp_path, capsys, monkeypatch, words):
+    import resource
+    if "torch" in words:
+        pytest.importorskip("torch", reason="PyTorch, which writes such files, is not installed")
+    monkeypatch.chdir(tmp_path)
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, was[1]))
+    try:
+        said = refused(capsys, *(written[0] if word is None else word for word in words))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert "make room there" in said and not list(tmp_path.iterdir())
+
+
 def test_the_readme_lists_every_kind_and_key_of_a_layer_table():
     readme = (Path(zfcore.__file__).parent/"README.md").read_text(encoding="utf-8")
     rows = [line for line in readme.partition("| kind | must be there")[2].partition("\n\n")[0].splitlines()

@@ -207,6 +207,15 @@ def test_the_start_is_the_one_that_the_network_had_and_a_resumed_run_knows_it(tm
         assert float(row[f"start_{name}"]) == pytest.approx(share, rel=1e-5)
 
 
+def test_training_a_network_leaves_those_that_it_was_made_of_as_they_were(tmp_path):
+    model = ran(begun(tmp_path/"first", network=table())).trained
+    before = {name: of["w"].copy() for name, of in model.network.parameters().items()}
+    for name, made in (("other order", model.with_classes(model.classes[::-1]).network), ("copy", model.network.copy())):
+        mine = ran(begun(tmp_path/name, network=made))
+        assert mine.network is made and (made["conv1"].parameters["w"] != before["conv1"]).any()
+        assert all((of["w"] == before[layer]).all() for layer, of in model.network.parameters().items())
+
+
 def test_weights_that_are_no_draw_any_more_are_no_known_start(tmp_path):
     changed, trained = table().init(0, "he"), ran(begun(tmp_path/"first", network=table())).network
     changed["conv1"].parameters["w"][0, 0, 0, 0] += 1

@@ -54,6 +54,19 @@ def test_other_classes_get_a_classifier_drawn_anew_and_keep_the_other_layers(sou
     assert "its 3 classes are not the" in said and said.endswith("fc8 is drawn anew")
 
 
+def test_the_same_classes_in_another_order_keep_the_classifier_each_class_its_own_unit(source, options):
+    stored = load(source/"best.h5")
+    order = [2, 0, 1]
+    save(source/"best.h5", replace(stored, classes=[stored.classes[k] for k in order]))
+    training, said = trained_from(source, *options)
+    assert training.classes == stored.classes and training.origin.facts["drawn_anew"] == []
+    for name, of_layer in training.network.parameters().items():
+        for key, array in of_layer.items():
+            wanted = stored.parameters[name][key]
+            np.testing.assert_array_equal(array[..., order] if name == "fc8" else array, wanted)
+    assert said.endswith("its classes are put in the order of those here")
+
+
 def test_filters_that_the_first_step_would_scale_back_are_refused_with_what_leaves_them(source, options, capsys):
     stored = load(source/"best.h5")
     three = stored.parameters["conv2"]["w"][..., :3]

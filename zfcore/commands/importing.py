@@ -74,13 +74,11 @@ def in_words(found, answers):
 
 
 def write(found, output):
-    """best.h5 and import.json in a new folder."""
+    """best.h5 and import.json in a new folder; neither where the disk refuses one."""
     network, record = found.lowered.network, json.dumps(found.record(), indent=1)
-    with folder_made(output):
-        with atomic(output/RECORD) as temporary:
-            temporary.write_text(record + "\n", encoding="utf-8")
-        save(output/"best.h5", Checkpoint(network.name, network.input_shape, network.table(), found.classes,
-                                          network.parameters(),
+    with folder_made(output), atomic(output/RECORD) as temporary:
+        temporary.write_text(record + "\n", encoding="utf-8")
+        save(output/"best.h5", Checkpoint(network.name, network.input_shape, network.table(), found.classes, network.parameters(),
                                           mean_image=found.lowered.mean, buffers=network.buffers(), state={"imported": record}))
 
 

@@ -5,6 +5,7 @@ A state_dict alone or within a dictionary is taken. The pickle in it is followed
 our own functions; a whole module, which is a program, is refused by name. Every tensor is looked at before its numbers are: it
 must lie within its storage, and the storage within the file.
 """
+import io
 import math
 import os
 import struct
@@ -276,8 +277,9 @@ def write(network: Network, path: FilePath, mean: NDArray[np.float32] | None, cl
                        "pip install torch, or take --format safetensors, which torch reads too") from None
     found = OrderedDict((name, torch.from_numpy(array)) for name, array in state_dict.tensors(network).items())
     beside = {} if mean is None else {state_dict.MEAN: torch.from_numpy(np.ascontiguousarray(mean, np.float32))}
+    torch.save({"state_dict": found, **beside, state_dict.ABOUT: state_dict.about(network, classes)}, packed := io.BytesIO())
     with atomic(path) as temporary, open(temporary, "wb", opener=opener) as file:
-        torch.save({"state_dict": found, **beside, state_dict.ABOUT: state_dict.about(network, classes)}, file)
+        file.write(packed.getbuffer())                     # torch tells of a disk that is full as of a mistake of its own
 
 
 def sequential(network: Network) -> str:

@@ -8,6 +8,7 @@ from zfcore import check
 from zfcore.models import begun_by, from_checkpoint, from_table
 from zfcore.ops.clip_filter_rms import rms
 from zfcore.terminal import plural
+from zfcore.trained import reordered
 
 
 class Origin(NamedTuple):
@@ -20,11 +21,14 @@ def start_from(config, network, classes, device):
     """Take over the weights of another run or checkpoint file, `config.init_from`, into `network`, and nothing else: no
     velocity, no epoch.
 
-    The classifier (the last layer with weights and what lies behind it) is taken only if the classes are the same, in name and
-    order, for its unit k means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
+    The classifier (the last layer with weights and what lies behind it) is taken only if the classes are the same, in the order
+    in which they are here, for its unit k means class k; else it stays as it was drawn. Every other layer must fit. Returns the
+    Origin."""
     path = config.init_from
     other, checkpoint = from_checkpoint(path)
-    same = checkpoint.classes == classes
+    same, moved = sorted(checkpoint.classes) == sorted(classes), checkpoint.classes != classes
+    if same and moved:
+        other = reordered(other, [checkpoint.classes.index(name) for name in classes])
     last = network.weighted[-1].name
     classifier = {layer.name for layer in network.layers[network.index(last):]}
     mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
@@ -48,7 +52,8 @@ def start_from(config, network, classes, device):
                   f"weights of {path} after epoch {checkpoint.epoch}" +
                   ("" if seen in (None, config.picture_size) else f", for which pictures were brought to {seen} pixels a side, "
                    f"not to the {config.picture_size} here") +
-                  ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
+                  ("; its classes are put in the order of those here"*moved if same else
+                   f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
                    f"{len(classes)} here: {' and '.join(anew)} {'is' if len(anew) == 1 else 'are'} drawn anew"))
 
 
