@@ -602,20 +602,23 @@ def _statistics(found):
             axes.bar(places, shares, 0.36, color=colour, label=_short(one.name))
             for place, share in zip(places, shares):
                 axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
-        axes.set_title("units that never fire, %", loc="left")
+        axes.set_title("units that never fire, %" if ticks else "no layer ends in a ReLU", loc="left")
         axes.set_xticks(range(len(ticks)), [_short(layer, 8) for layer in ticks], fontsize=8)
+        axes.yaxis.set_visible(bool(ticks))
         axes.set_ylim(0, max(axes.get_ylim()[1], 1))
 
     def with_legend(draw):
         def inside(axes):
             draw(axes)
             _, top = axes.get_ylim()
+            axes.set_ylim(0, top)
+            axes.locator_params(axis="y", nbins=5)
             axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
             axes.set_ylim(0, 1.4*top)                                     # above all that is drawn, and without ticks, the legend
             axes.legend(loc="upper right", fontsize=7)
         return inside
-    for number, draw in enumerate((sizes, spectra, dead)):
-        sheet.panel(MARGIN + 30 + 400*number, 24, 345, 170, with_legend(draw))
+    for number, draw in enumerate((with_legend(sizes), with_legend(spectra), with_legend(dead) if ticks else dead)):
+        sheet.panel(MARGIN + 40 + 400*number, 24, 335, 170, draw)
     return sheet
 
 
