@@ -152,11 +152,12 @@ def closing(training, devices):
     upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
     protocol = f"(centre crop, 1 network, {plural(training.val.sound, 'picture')})"
+    weights = next(name for name in ("best.h5", "latest.h5") if (run/name).exists())
     return f"""
 validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best +
 1} {protocol}
 
-  {folder}/best.h5                       the weights (h5ls -r shows what is inside)
+  {folder}/{weights:<29} the weights (h5ls -r shows what is inside)
   {folder}/log.csv                       one row an epoch
   {folder}/figures/learning_curves.png   loss and error
   {folder}/figures/filters.png           the filters of layer 1

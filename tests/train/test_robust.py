@@ -150,6 +150,14 @@ def test_a_best_checkpoint_that_is_damaged_is_told_when_its_run_goes_on_and_when
     assert capsys.readouterr().err == ""
 
 
+def test_a_best_checkpoint_that_is_gone_is_told_and_the_last_lines_name_one_that_is_there(whole, capsys):
+    (whole/"best.h5").unlink()
+    main(["--resume", str(whole)])
+    said = capsys.readouterr()
+    assert f"{whole}/best.h5 is not there" in " ".join(said.err.split())
+    assert "best.h5" not in said.out and f"{whole}/latest.h5" in said.out
+
+
 @pytest.mark.parametrize("name", ["mine.h5", "epoch_0001.h5"])
 def test_a_checkpoint_whose_place_no_other_can_take_is_told_without_one(name, whole):
     (whole/name).write_bytes(b"")

@@ -176,9 +176,11 @@ def check_unchanged(path, known, advice):
         raise check.Expected(path, "the checkpoint that this Training wrote or read last", "one that another has written since", advice)
 
 
-def tell_unusable(path):
-    """Tell, on standard error, what is wrong with a checkpoint that lies at `path`, if one does, and what to do."""
-    if path.exists():
+def tell_unusable(path, epochs):
+    """Tell, on standard error, what is wrong with the best epoch's checkpoint of a run of so many epochs, and what to do."""
+    if epochs and not path.exists():
+        warn(f"{path} is not there: it comes again with the first epoch that is better than all before", path)
+    elif epochs:
         try:
             load(inside(path.parent, path.name), velocity=False)
         except check.Expected as sentence:

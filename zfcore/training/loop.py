@@ -356,7 +356,7 @@ class Training:
         """Write what stands in the folder before the first checkpoint."""
         if self.moved_from != self.config.data:
             move(self.folder, self.config.data)
-        tell_unusable(self.folder/"best.h5")   # of a resumed run, which may never write it again
+        tell_unusable(self.folder/"best.h5", self.epoch)       # of a resumed run, which may never write it again
         write_config(self.folder, self.config, self.origin, counts(self.train))
         write_pictures(self.folder, self.train.dataset, self.val.dataset)
         inside(self.folder, "figures").mkdir(exist_ok=True)
