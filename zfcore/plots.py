@@ -29,7 +29,7 @@ from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion, silent
-from zfcore.analysis.sanity_checks import SanityChecks
+from zfcore.analysis.sanity_checks import OTHER_CONDITIONS, SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.backend import to_host
 from zfcore.checkpoint import atomic
@@ -632,7 +632,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name, found.layer), max(90, tiles.shape[3])),
+    heads = [["patch", "", ""], *([*_wrapped(condition_in_words(name), max(90, tiles.shape[3])),
                                    f"cosine {cosine:.2f}", f"rank {rank:.2f}"] for name, cosine, rank in means)]
     title = []
     for word, whole, shares, area in (("box", "area", found.inside, found.area),
@@ -647,9 +647,9 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
 
 
-def condition_in_words(condition: str, layer: str) -> str:
+def condition_in_words(condition: str) -> str:
     """A control as a heading: "conv5 to conv4" alone does not say what is done to these layers."""
-    return f"random order of weights: {condition}" if condition.split(" to ")[0] == layer else condition
+    return condition if condition in OTHER_CONDITIONS else f"random order of weights: {condition}"
 
 
 @styled

@@ -547,13 +547,16 @@ def test_a_network_in_float64_began_in_float64_from_the_same_numbers():
 
 
 # -------------------------------------------------------------------------------------------------------------- other sentences
-def test_a_layer_above_average_pools_alone_has_no_switches():
+def test_a_layer_above_average_pools_alone_has_no_switches_that_others_could_replace():
     network = Network("averaged", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), AvgPool("pool1", K=3, S=2),
                                                     Conv("conv2", 5, K=3), ReLU("relu2")]).init(0, "he")
     model, pictures = Trained(network, MEAN), pictures_of(Noise())
     top = zfcore.top_activations(model, pictures, ["conv2"], 1)
-    with pytest.raises(Expected, match="conv2: expected a layer above a max pool, .*, got one with none below it"):
-        zfcore.sanity_checks(model, pictures, top, "conv2", [0])
+    found = zfcore.sanity_checks(model, pictures, top, "conv2", [0])
+    assert found.conditions.tolist() == ["as trained", "conv2", "conv2 to conv1", "another unit"]
+    assert found.cosine[:, 0] == pytest.approx(1) and (abs(found.cosine[:, 1:]) < 0.999).all()
+    with pytest.raises(Expected, match="only: expected one of as trained, .*another unit.*, got 'other switches'"):
+        zfcore.sanity_checks(model, pictures, top, "conv2", [0], only=["other switches"])
 
 
 def test_no_layers_have_no_activations():

@@ -162,12 +162,13 @@ def test_pictures_that_are_all_the_same_have_the_same_switches():
     np.testing.assert_allclose(found.cosine[:, 4], 1)
 
 
-@pytest.mark.parametrize("layer, what", [("conv1", "a layer above a max pool"), ("conv9", "one of conv1")])
-def test_a_layer_without_a_pool_below_it_and_one_that_there_is_not_are_refused(layer, what):
+def test_a_layer_without_a_pool_below_it_has_all_other_controls_and_one_that_there_is_not_is_refused():
     network, pictures = small(), pictures_of(Noise())
     top = top_activations(Trained(network, MEAN), pictures, ["conv1", "conv2"], 2, batch_size=8)
-    with pytest.raises(Expected, match=what):
-        sanity_checks(Trained(network, MEAN), pictures, top, layer, [0])
+    found = sanity_checks(Trained(network, MEAN), pictures, top, "conv1", [0])
+    assert found.conditions.tolist() == ["as trained", "conv1", "another unit"]
+    with pytest.raises(Expected, match="one of conv1"):
+        sanity_checks(Trained(network, MEAN), pictures, top, "conv9", [0])
 
 
 def test_units_that_never_fire_layers_of_one_unit_and_a_single_picture_are_refused():
@@ -346,7 +347,7 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
 
 
 @pytest.mark.parametrize("more, sentence", [
-    (["--layers", "conv1"], "conv1: expected a layer above a max pool"), (["--layers", "conv9"], "one of conv1"),
+    (["--layers", "conv9"], "one of conv1"),
     (["--units", "0:99"], "--units: expected 0 to 6, the units of conv2"),
     (["--layers", "conv2", "--units", 2], "units of conv2 that some picture makes fire"), (["--data", "nowhere"], "nowhere"),
     (["--output", __file__], "--output: expected a place where a folder can be made")])
@@ -355,10 +356,12 @@ def test_bad_input_is_one_sentence_and_leaves_no_figure(run, tmp_path, capsys, m
     assert not (tmp_path/"out").exists() or {p.name for p in (tmp_path/"out").iterdir()} <= {"strongest.h5"}
 
 
-def test_a_network_without_pooling_and_an_empty_set_are_one_sentence(run, tmp_path, capsys):
+def test_a_network_without_pooling_is_checked_and_an_empty_set_is_one_sentence(run, tmp_path, capsys):
     plain = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
     poolless = planted_run(tmp_path/"plain", network=plain.init(0, "he"), pictures=1)
-    assert "a layer above a max pool, whose switches" in refused(capsys, "sanity-checks", "--run", poolless)
+    command("sanity-checks", "--run", poolless, "--layers", "relu2", "--k", 1)
+    said = in_one(capsys.readouterr().out)
+    assert "relu2, random order of weights: conv2 to conv1: cosine" in said and "switches" not in said
     for part in ("train", "val"):
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
     assert "none" in refused(capsys, "sanity-checks", "--run", run, "--data", tmp_path/"none")

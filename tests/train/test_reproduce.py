@@ -290,7 +290,7 @@ def test_figure_6_agrees_where_alexnet_is_what_the_paper_says_it_is():
 @pytest.mark.parametrize("layers, made", [
     ([Flatten("flatten"), Linear("fc8", 2)], {"fig1", "fig3"}),
     ([Conv("conv1", 5, K=5, S=3), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)],
-     {"fig1", "fig2", "fig3", "fig5", "fig7"})])
+     {"fig1", "fig2", "fig3", "fig5", "fig7", "sanity"})])
 def test_a_network_with_one_layer_has_what_it_can_have(tmp_path, monkeypatch, layers, made):
     network = Network("plain", (3, SIZE - 6, SIZE - 6), layers).init(0, "he")
     monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)

@@ -336,7 +336,7 @@ def no_convolution(setting):
     return "" if setting.model.network.convolutions else f"{setting.model.name} has no convolution, whose maps could be shown."
 
 
-def no_pool(setting):
+def no_other_unit(setting):
     """Sentence why there can be no sanity checks, "" where there can."""
     if lacks := no_convolution(setting):
         return lacks
@@ -376,5 +376,5 @@ ITEMS = (
          "Hiding the same part changes features more alike than hiding random places does, at layer 5 more so than at layer 7.",
          corresponding, seconds_of(seen=lambda setting: 90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),
     Item("sanity", "Do projections depend on what was learned?", "Adebayo et al. 2018", "", sanity,
-         seconds_of(0.5, projections=lambda setting: 20*setting.of(32, 256, 256)), no_pool, unsettled=ONE),
+         seconds_of(0.5, projections=lambda setting: 20*setting.of(32, 256, 256)), no_other_unit, unsettled=ONE),
 )

@@ -12,8 +12,8 @@ projection is made again with one thing replaced, and compared with the original
     untrained                    these weights on the way up too: the network before its first step
 
 The way down looks at the picture at the switches alone, so "other switches" is also the projection of the other picture from
-that place. The last two are there where the start is known. All start as 1 instead of the activation, which a random layer
-does not have; this only scales a projection.
+that place; where no max pool lies below a layer there are none, and no such control. The last two are there where the start is
+known. All start as 1 instead of the activation, which a random layer does not have; this only scales a projection.
 
 Two similarities over the pixels of the unit's field (outside both are 0, which would flatter them):
 
@@ -45,6 +45,9 @@ from zfcore.hints import Bar, Ints
 from zfcore.network import Network
 from zfcore.ops.window import Regions
 from zfcore.trained import Trained
+
+
+OTHER_CONDITIONS = "as trained", "another unit", "other switches", "weights of the start", "untrained"      # than layers' names
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +91,8 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     """Sanity checks of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many).
-    Raises Expected for the pass of another network or over other pictures, and where a control is impossible: a network or layer
-    without max pooling below it has no switches, a layer with one unit no other unit, one picture no other picture."""
+    Raises Expected for the pass of another network or over other pictures, and where a control is impossible: a layer with one
+    unit has no other unit, one picture no other switches."""
     check_top(top, model, pictures, layer, batch_size)
     seed = check.seed("seed", seed)
     network, start = model.network, model.start
@@ -102,7 +105,6 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     shown, places, boxes = (getattr(top, name)[layer][units, ranks] for name in ("pictures", "places", "boxes"))
     drawn = np.random.Philox(key=[seed, network.index(layer)]).random_raw((2, len(units)))
     other_units = _another(units, np.arange(unit_count(network, layer)), drawn[0])
-    other_pictures = _another(shown, found_pictures(top, layer), drawn[1])
     asked = conditions(network, layer, start).tolist()
     if only is not None:
         only = check.names("only", only)
@@ -110,6 +112,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
             check.one_of("only", name, conditions(network, layer, network).tolist())          # those that the start would add too
         asked = [condition for condition in asked if condition in only]
         check.positive("conditions that are possible", len(asked))
+    other_pictures = _another(shown, found_pictures(top, layer), drawn[1]) if "other switches" in asked else shown
     ways = {"as trained": (network, shown, units, DECONVNET),
             **{in_words(names): (randomised(network, names, seed), shown, units, DECONVNET)
                for names in cascade(network, layer) if in_words(names) in asked},
@@ -143,9 +146,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
 
 
 def check_possible(network, layer):
-    below = network.layers[:feature_layer(network, layer) + 1]
-    if not any(one.has_switches for one in below):
-        raise check.Expected(layer, "a layer above a max pool, whose switches another picture can replace", "one with none below it")
+    """Raise Expected for a layer whose units no control can be made of."""
     if unit_count(network, layer) < 2:
         raise check.Expected(layer, "two units or more, to compare one with another", unit_count(network, layer))
 
@@ -157,9 +158,11 @@ def cascade(network, layer):
 
 
 def conditions(network: Network, layer: str, start: Network | None = None) -> NDArray[np.str_]:
-    """Names of all controls of a layer, texts (J,), "as trained" first; the last two only where the `start` is known."""
-    begun = [] if start is None else ["weights of the start", "untrained"]
-    return np.array(["as trained", *map(in_words, cascade(network, layer)), "another unit", "other switches", *begun])
+    """Names of all controls of a layer, texts (J,), "as trained" first; "other switches" only where a max pool lies below, the
+    last two only where the `start` is known."""
+    switches = any(one.has_switches for one in network.layers[:feature_layer(network, layer) + 1])
+    return np.array(["as trained", *map(in_words, cascade(network, layer)), "another unit", *["other switches"]*switches,
+                     *["weights of the start", "untrained"]*(start is not None)])
 
 
 def in_words(names):

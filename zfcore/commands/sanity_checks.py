@@ -13,7 +13,7 @@ from zfcore.terminal import Bar, printable
 
 HELP = "whether projections depend on what was learned, on the unit, and on the picture"
 OPTIONS = [
-    option("--layers", nargs="+", help="layers above a pool (default: the last convolution and the last layer)"),
+    option("--layers", nargs="+", help="default: the last convolution and the last layer"),
     option("--units", default="random:8", help=UNITS),
     option("--k", type=K, default=3, help="pictures of each unit, the strongest"), LIMIT]
 RESULT, TOGETHER = sanity_checks.SanityChecks, None
@@ -46,7 +46,7 @@ def draw(found, path):
 
 
 def in_words(found, j, condition):
-    said = f"{found.layer}, {plots.condition_in_words(condition, found.layer)}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
+    said = f"{found.layer}, {plots.condition_in_words(condition)}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
     if found.inside is not None:
         said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
                  f"{100*found.area.mean():.0f} % of the field")
