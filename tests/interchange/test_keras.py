@@ -12,7 +12,7 @@ import pytest
 import zfcore
 from zfcore.backend import to_host
 from zfcore.interchange import import_network
-from zfcore.interchange.keras import read
+from zfcore.interchange.keras import ONLY_IN_TRAINING, read
 from zfcore.interchange.lower import as_it_is
 
 if not find_spec("keras"):
@@ -76,6 +76,24 @@ def test_every_layer_is_as_keras_has_it(keras, name, functional, suffix, tmp_pat
     found = import_network(path)
     assert len(found.differences) >= 2 and max(one.relative for one in found.differences) < 1e-5
     assert found.foreign.engine_name.startswith("Keras ")
+
+
+def test_layers_that_work_in_training_alone_are_left_out_and_told(keras, tmp_path):
+    L = keras.layers
+    given = {"RandomFlip": L.RandomFlip(), "RandomRotation": L.RandomRotation(0.2), "RandomTranslation": L.RandomTranslation(0.2, 0.2),
+             "RandomZoom": L.RandomZoom(0.3), "RandomContrast": L.RandomContrast(0.4), "RandomBrightness": L.RandomBrightness(0.4),
+             "GaussianNoise": L.GaussianNoise(1.0), "GaussianDropout": L.GaussianDropout(0.5)}
+    assert tuple(given) == ONLY_IN_TRAINING
+    model = drawn(keras, [*list(given.values())[:6], L.Rescaling(1/255), L.Conv2D(4, 3, activation="relu"), *list(given.values())[6:],
+                          L.Flatten(), L.Dense(3)])
+    model.save(tmp_path/"net.keras")
+    found = import_network(tmp_path/"net.keras")
+    assert max(one.relative for one in found.differences) < 1e-5
+    assert [kind for kind in given for note in found.notes if f": {kind} does nothing but in training" in note] == [*given]
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 13, 13, 3), np.uint8)
+    y, _ = found.lowered.network.forward((pixels.transpose(3, 1, 2, 0) - found.lowered.mean[..., None]).astype(np.float32))
+    theirs = np.asarray(keras.ops.convert_to_numpy(model(pixels.astype(np.float32), training=False)))
+    np.testing.assert_allclose(y.T, theirs, atol=1e-4*abs(theirs).max())
 
 
 def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_weights_is_not(keras, tmp_path):

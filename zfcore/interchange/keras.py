@@ -153,6 +153,8 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
              f"repeats pixels of "
              "the border where the padding is uneven" for node in row
              if isinstance(node, AveragePooling) and node.window is not None and node.window.pads == "same_upper"]
+    notes += [f"{layer.name}: {layer.kind} does nothing but in training, and is left out" for layer in layers
+              if layer.kind in ONLY_IN_TRAINING]
     foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
@@ -429,10 +431,12 @@ def _softmax(layer, arrays, name, reads, gives, last):
     return Probabilities(name, reads, gives)
 
 
-def _activated(layer, arrays, name, reads, gives, last):
+def _passed(layer, arrays, name, reads, gives, last):
     return None
 
 
+ONLY_IN_TRAINING = ("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness",
+                    "GaussianNoise", "GaussianDropout")
 _MAKE: dict[str, Callable[..., Node | None]]
 _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPooling),
          "AveragePooling2D": _pooling(AveragePooling),
@@ -440,7 +444,7 @@ _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPo
          "ZeroPadding2D": _zeros, "Cropping2D": _zeros, "BatchNormalization": _batch_normalised, "Rescaling": _rescaled,
          "Normalization": _standardised,
          "Flatten": _flattened, "Reshape": _reshaped, "Dropout": _dropped, "SpatialDropout2D": _dropped, "ReLU": _rectified,
-         "Softmax": _softmax, "Activation": _activated}
+         "Softmax": _softmax, "Activation": _passed, **dict.fromkeys(ONLY_IN_TRAINING, _passed)}
 
 
 def _checked(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> Iterator[Node]:
