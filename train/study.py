@@ -89,10 +89,11 @@ class Run(Unit):
 
 # -------------------------------------------------------------------------------------------------------------- folder
 class StudyFolder:
-    """The folder of a study, whose study.json must hold `keys`, {option: its type, or what it may be}."""
+    """The folder of a study, whose study.json must hold `keys`, {option: its type, or what it may be}. A study that is alone in
+    its folder has `own`, patterns of what it leaves, by which it is known where its study.json was lost."""
 
-    def __init__(self, path, **keys):
-        self.path, self.keys = Path(path), keys
+    def __init__(self, path, own=(), **keys):
+        self.path, self.own, self.keys = Path(path), own, keys
 
     def stored(self):
         """{option: value} of study.json, {} where there is none yet."""
@@ -107,17 +108,23 @@ class StudyFolder:
         except (OSError, check.Expected, KeyError, TypeError):
             pass
         raise check.Expected(path, f"the {' and '.join(self.keys)} of a study", "something else",
-                             "remove it, and type the options that the study began with")
+                             "remove it, and type the options that the study began with" if self.may_be_taken else
+                             "name another folder")
 
-    def remember(self, options, may_change=(), alone=False):
+    @property
+    def may_be_taken(self):
+        """True where the folder may hold a study though there is no study.json."""
+        return not self.own or any(any(self.path.glob(pattern)) for pattern in self.own)
+
+    def remember(self, options, may_change=()):
         """Make the folder, or go on with it, and write study.json. `options` must be those that the study began with, but for
-        those that `may_change`: numbers are not mixed. If `alone`, a folder that holds something but no study is refused."""
+        those that `may_change`: numbers are not mixed. A folder of something else is refused to a study that is alone in its own."""
         with folder_made(self.path):
-            self._remember(options, may_change, alone)
+            self._remember(options, may_change)
 
-    def _remember(self, options, may_change, alone):
+    def _remember(self, options, may_change):
         before = self.stored()
-        if alone and not before and any(entry.suffix != ".part" for entry in self.path.iterdir()):
+        if not before and not self.may_be_taken and any(entry.suffix != ".part" for entry in self.path.iterdir()):
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
         for name, value in options.items():
             if before and name not in may_change and before.get(name) != value:
