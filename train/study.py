@@ -18,6 +18,7 @@ from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.crew import Unit
 from zfcore.data import same_place
+from zfcore.data.known import PICTURES
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, opener, read_json
 from zfcore.terminal import Bar
@@ -26,6 +27,7 @@ from zfcore.training.config import MAY_CHANGE, flag, read_options
 from zfcore.training.folder import Busy, Lock
 
 FREE = set(MAY_CHANGE) - {"epochs", "data"}                         # options that a run may go on with other values of
+KEYS = {"key": "pictures or weights", "train_key": "training pictures", "val_key": "validation pictures"}    # what each is of
 
 
 # --------------------------------------------------------------------------------------------------------------- units
@@ -76,12 +78,13 @@ class Run(Unit):
             temporary.write_text(f"{str(error) or 'not enough memory'}\n")
 
     def check_options(self):
-        """Raise Expected where its folder was begun with other options."""
+        """Raise Expected where its folder was begun with other options. Pictures may lie elsewhere if it has a list of them, by
+        which they are compared."""
         path = self.folder/"config.json"
         stored = asdict(TrainConfig(**read_options(path))) if path.is_file() else {}
         for name, value in stored.items():
             asked = getattr(self.config, name)
-            same = value == asked or name == "data" and same_place(value, asked)
+            same = value == asked or name == "data" and (same_place(value, asked) or (self.folder/PICTURES).is_file())
             if name not in FREE and not same and asked is not None:          # None: a decay that --start-left chooses
                 raise check.Expected(flag(name), f"{value!r}, with which {self.folder} was started", repr(asked),
                                      "leave it out, or name another --output")
@@ -128,9 +131,10 @@ class StudyFolder:
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
         for name, value in options.items():
             if before and name not in may_change and before.get(name) != value:
-                what = "pictures or weights" if name == "key" else f"{name.replace('_', ' ')} {before.get(name)}"
-                raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})",
-                                     "others" if name == "key" else value, "name another folder")
+                what, got = (KEYS[name], "others") if name in KEYS else (f"{name.replace('_', ' ')} {before.get(name)}", value)
+                back = "put them back as they were, pictures with the times of their files, or " if name in KEYS else ""
+                raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})", got,
+                                     f"{back}name another folder")
         with atomic(self.path/"study.json", shared=True) as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
