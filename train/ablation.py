@@ -24,12 +24,15 @@ from train.study import Busy, Run, StudyFolder, config_of, pictures_for
 from zfcore import check
 from zfcore.crew import HELP as DEVICES
 from zfcore.crew import crew
+from zfcore.data.folders import PARTS, some
+from zfcore.data.known import PICTURES
 from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
-from zfcore.terminal import printable, say, status_of, warn
+from zfcore.terminal import plural, printable, say, status_of, warn
 from zfcore.training import Stop, TrainConfig, resolve
 from zfcore.training.config import flag, read_options
+from zfcore.training.folder import compared
 
 # ------------------------------------------------------------------------------------------------------- what is asked
 TABLE2 = (
@@ -102,6 +105,7 @@ SCALES = {
     "full": Scale("", {}, dict(preset="zfnet", keep_epochs=()), {"table2": 5, "table3": 1}),
 }
 TABLES = {"table2": TABLE2, "table3": TABLE3}
+RUNS = "*-seed*"                                            # folders of `runs_of`
 OPTIONS = {f.name: f for f in fields(TrainConfig)          # of the runs, as typed; the others are set by the study
            if f.name not in ("preset", "model", "seed", "crops", "init_from", "keep_epochs")}
 
@@ -245,6 +249,24 @@ def remembered(folder, typed):
     return scale, options
 
 
+def remember(folder, typed, pictures):
+    """Write what was `typed` into study.json, with the keys of the (training, validation) `pictures`. Raises Expected where these
+    are others than those that the networks were begun with; which, is said as far as the networks' own lists tell. These are all
+    that a study has which was begun before there were keys."""
+    keys, before = {f"{part}_key": of.key() for part, of in zip(PARTS, pictures)}, folder.stored()
+    begun = any(folder.path.glob(f"{RUNS}/config.json"))                       # else any pictures may still be taken
+    if begun and any(before.get(name) != key for name, key in keys.items()):
+        for path in sorted(folder.path.glob(f"{RUNS}/{PICTURES}")):
+            count, faults, changed = compared(path, *(of.dataset for of in pictures))
+            if changed:
+                faults = ", ".join(filter(None, [faults, f"{len(changed)} of another size ({some(changed)})"]))
+            if faults:
+                raise check.Expected(path.parent, f"the {plural(count, 'picture')} that it began with", faults,
+                                     "put them back as they were, or name another folder")
+    known = before.keys() & keys.keys() if begun else set()
+    folder.remember({**typed, **keys}, may_change={*typed, *keys} - known)     # of what is typed every run has looked at its own
+
+
 def prepared(args):
     """The Ablation that is asked for, remembered in its folder when all that can be wrong with it has been looked at."""
     folder, typed = StudyFolder(args.output, scale=SCALES, options=dict), vars(args)
@@ -263,7 +285,7 @@ def prepared(args):
     pictures = pictures_for(config)
     for row in rows:                                       # a size that a network cannot have is said before anything begins
         build(row.model, len(pictures[0].dataset.classes), config.image_size, config.keep_prob)
-    folder.remember({"scale": name, "options": options}, may_change=("scale", "options"))      # every run has looked at its own
+    remember(folder, {"scale": name, "options": options}, pictures)
     return Ablation(folder, scale, shown, runs, looks, pictures, args.crops, args.devices)
 
 

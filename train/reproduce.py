@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from train.paper import ALIASES, ITEMS, outcome, page
+from train.paper.networks import NETWORKS
 from train.paper.outcome import Outcome
 from train.paper.setting import SCALES, Setting, speed_of, versions
 from train.study import StudyFolder
@@ -29,6 +30,7 @@ from zfcore.training import Stop
 from zfcore.training.folder import Busy
 
 MOVED = 1                         # the status where --check finds numbers that moved
+OWN = f"*/{outcome.FILE}", f"{NETWORKS}/study.json"         # what a reproduction leaves in its folder
 
 
 def parser():
@@ -97,7 +99,7 @@ def prepared(args):
     setting = Setting(args.run, args.data, Path(args.output), args.scale, args.seed, model, pictures, args.device, args.workers,
                       options, args.devices)
     begun = {"scale": args.scale, "seed": args.seed, "key": setting.weights_and_pictures}
-    StudyFolder(args.output, scale=SCALES, seed=int, key=str).remember(begun, alone=True)
+    StudyFolder(args.output, OWN, scale=SCALES, seed=int, key=str).remember(begun)
     return setting
 
 
@@ -119,16 +121,8 @@ def make_all(setting, wanted):
 
 
 def is_made(setting, item):
-    found = kept(setting.output, item.name)
+    found = outcome.kept(setting.folder(item.name))
     return found is not None and found.key == setting.key(item)
-
-
-def kept(output, name):
-    """The Outcome of an item in a folder, None where it has none. Raises Expected for a file that is none."""
-    try:
-        return outcome.load(output/name)
-    except OSError:
-        return None
 
 
 def forecast(setting, items):
@@ -184,7 +178,7 @@ def made(setting, item, beforehand):
 
 def summary(setting, wanted):
     """A line an item, and how many claims have which verdict."""
-    found = {item.name: kept(setting.output, item.name) for item in wanted}
+    found = {item.name: outcome.kept(setting.folder(item.name)) for item in wanted}
     lines = [f"{name:10}{page.verdict_in_words(one)}" for name, one in found.items()]
     counts = ", ".join(f"{number} {word}" for word, number in page.claims(found).items())
     return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)} agree{page.apart(found)}"])
@@ -194,7 +188,7 @@ def summary(setting, wanted):
 def compare(args):
     """Say which numbers of the folder are not those of --check OTHER; leave with the status MOVED where there are some."""
     folders = [Path(args.output), args.check]
-    both = [{name: found for name in ITEMS if (found := kept(folder, name)) is not None} for folder in folders]
+    both = [{name: outcome.load(folder/name) for name in ITEMS if (folder/name/outcome.FILE).is_file()} for folder in folders]
     for folder, found, what in zip(folders, both, ("--output", "--check")):
         if not found:
             raise check.Expected(what, "a folder with the items of a reproduction", folder,

@@ -18,6 +18,7 @@ from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.crew import Unit
 from zfcore.data import same_place
+from zfcore.data.known import PICTURES
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, opener, read_json
 from zfcore.terminal import Bar
@@ -26,6 +27,7 @@ from zfcore.training.config import MAY_CHANGE, flag, read_options
 from zfcore.training.folder import Busy, Lock
 
 FREE = set(MAY_CHANGE) - {"epochs", "data"}                         # options that a run may go on with other values of
+KEYS = {"key": "pictures or weights", "train_key": "training pictures", "val_key": "validation pictures"}    # what each is of
 
 
 # --------------------------------------------------------------------------------------------------------------- units
@@ -76,12 +78,13 @@ class Run(Unit):
             temporary.write_text(f"{str(error) or 'not enough memory'}\n")
 
     def check_options(self):
-        """Raise Expected where its folder was begun with other options."""
+        """Raise Expected where its folder was begun with other options. Pictures may lie elsewhere if it has a list of them, by
+        which they are compared."""
         path = self.folder/"config.json"
         stored = asdict(TrainConfig(**read_options(path))) if path.is_file() else {}
         for name, value in stored.items():
             asked = getattr(self.config, name)
-            same = value == asked or name == "data" and same_place(value, asked)
+            same = value == asked or name == "data" and (same_place(value, asked) or (self.folder/PICTURES).is_file())
             if name not in FREE and not same and asked is not None:          # None: a decay that --start-left chooses
                 raise check.Expected(flag(name), f"{value!r}, with which {self.folder} was started", repr(asked),
                                      "leave it out, or name another --output")
@@ -89,10 +92,11 @@ class Run(Unit):
 
 # -------------------------------------------------------------------------------------------------------------- folder
 class StudyFolder:
-    """The folder of a study, whose study.json must hold `keys`, {option: its type, or what it may be}."""
+    """The folder of a study, whose study.json must hold `keys`, {option: its type, or what it may be}. A study that is alone in
+    its folder has `own`, patterns of what it leaves, by which it is known where its study.json was lost."""
 
-    def __init__(self, path, **keys):
-        self.path, self.keys = Path(path), keys
+    def __init__(self, path, own=(), **keys):
+        self.path, self.own, self.keys = Path(path), own, keys
 
     def stored(self):
         """{option: value} of study.json, {} where there is none yet."""
@@ -107,23 +111,30 @@ class StudyFolder:
         except (OSError, check.Expected, KeyError, TypeError):
             pass
         raise check.Expected(path, f"the {' and '.join(self.keys)} of a study", "something else",
-                             "remove it, and type the options that the study began with")
+                             "remove it, and type the options that the study began with" if self.may_be_taken else
+                             "name another folder")
 
-    def remember(self, options, may_change=(), alone=False):
+    @property
+    def may_be_taken(self):
+        """True where the folder may hold a study though there is no study.json."""
+        return not self.own or any(any(self.path.glob(pattern)) for pattern in self.own)
+
+    def remember(self, options, may_change=()):
         """Make the folder, or go on with it, and write study.json. `options` must be those that the study began with, but for
-        those that `may_change`: numbers are not mixed. If `alone`, a folder that holds something but no study is refused."""
+        those that `may_change`: numbers are not mixed. A folder of something else is refused to a study that is alone in its own."""
         with folder_made(self.path):
-            self._remember(options, may_change, alone)
+            self._remember(options, may_change)
 
-    def _remember(self, options, may_change, alone):
+    def _remember(self, options, may_change):
         before = self.stored()
-        if alone and not before and any(entry.suffix != ".part" for entry in self.path.iterdir()):
+        if not before and not self.may_be_taken and any(entry.suffix != ".part" for entry in self.path.iterdir()):
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
         for name, value in options.items():
             if before and name not in may_change and before.get(name) != value:
-                what = "pictures or weights" if name == "key" else f"{name.replace('_', ' ')} {before.get(name)}"
-                raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})",
-                                     "others" if name == "key" else value, "name another folder")
+                what, got = (KEYS[name], "others") if name in KEYS else (f"{name.replace('_', ' ')} {before.get(name)}", value)
+                back = "put them back as they were, pictures with the times of their files, or " if name in KEYS else ""
+                raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})", got,
+                                     f"{back}name another folder")
         with atomic(self.path/"study.json", shared=True) as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 

@@ -33,6 +33,7 @@ from zfcore.training.config import read_options
 from zfcore.training.start import blank_like
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
+OWN = "parts.csv", "scores-*.h5", "duplicates*.h5", "scratch*/config.json"       # what a study leaves in its folder
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
 
 
@@ -63,7 +64,7 @@ class TransferStudy:
     into a StudyFolder."""
 
     def __init__(self, args, open_sets):
-        self.args, self.folder = args, StudyFolder(args.output, table=str, key=str)
+        self.args, self.folder = args, StudyFolder(args.output, OWN, table=str, key=str)
         self.output = self.folder.path
         check.positive("--scratch-epochs", getattr(args, "scratch_epochs", 1))
         self.model = trained.open(args.run, args.device)
@@ -116,7 +117,7 @@ class TransferStudy:
         options = {"table": self.args.table, "run": str(self.checkpoint_file), "data": str(self.args.data),
                    "key": " ".join(self.keys["run"].values()), "seed": self.args.seed, "untrained": list(self.start),
                    "without_duplicates": self.args.without_duplicates, **options}
-        self.folder.remember(options, may_change=("run", "data"), alone=True)     # these are places; what lies there, key tells
+        self.folder.remember(options, may_change=("run", "data"))     # these are places; what lies there, key tells
         self.fitted = read_fitted(self.output/"parts.csv")
 
     def keep(self, fitted):

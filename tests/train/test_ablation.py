@@ -213,7 +213,9 @@ def test_a_study_of_an_earlier_version_is_gone_on_with(study, pictures, instant)
 """ % json.dumps(str(pictures))
     (folder/"study.json").write_text(text)
     main(["table3", "--output", str(folder), "--seeds", "1", "--rows", "tiny"])
-    assert (folder/"study.json").read_text() == text and instant == [("tiny", 0)]
+    kept = json.loads((folder/"study.json").read_text())
+    assert json.loads(text).items() < kept.items() and instant == [("tiny", 0)]
+    assert kept.keys() - json.loads(text).keys() == {"train_key", "val_key"}            # its pictures, which it knows from now on
     options = json.loads((folder/"tiny-seed0"/"config.json").read_text())["options"]
     assert (options["batch_size"], options["drop_after"], options["lr"]) == (8, [], 0.002)
 
@@ -423,3 +425,103 @@ def test_a_full_disk_ends_the_study_with_a_sentence(study, monkeypatch, capsys):
 def test_the_papers_scale_asks_for_imagenet(tmp_path, capsys):
     assert "--scale full: expected --data" in refused(["table3", "--scale", "full", "--output", str(tmp_path/"s")], capsys)
     assert not (tmp_path/"s").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- its pictures
+def without_keys(folder):
+    """Make it a study of before studies knew their pictures."""
+    content = json.loads((folder/"study.json").read_text())
+    (folder/"study.json").write_text(json.dumps({name: content[name] for name in ("scale", "options")}))
+
+
+@pytest.fixture
+def begun(study, steps):
+    """(folder, words) of a study with two networks; `steps` are forgotten."""
+    folder, words = study
+    main(["table3", *words, "--seeds", "1"])
+    steps.clear()
+    return folder, [*words, "--seeds", "2"]
+
+
+@pytest.mark.parametrize("part, which", [("train", "training pictures"), ("val", "validation pictures")])
+def test_a_study_with_other_pictures_of_the_same_names_and_sizes_is_refused_before_anything_is_trained(begun, pictures, steps, part,
+                                                                                                     which, capsys):
+    folder, words = begun
+    before = (folder/"study.json").read_bytes(), (folder/"table3.md").read_bytes()
+    path = pictures/part/"jade"/"00.png"
+    kept = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
+    for more in ([], ["--collect"], ["--rows", "tiny-b"]):
+        said = " ".join(refused(["table3", *words, *more], capsys).split())
+        assert f"the study that was begun there ({which}), got others; put them back as they were" in said
+        assert said.endswith("or name another folder") and not steps
+    assert ((folder/"study.json").read_bytes(), (folder/"table3.md").read_bytes()) == before
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    main(["table3", *words])
+    assert set(steps) == {("tiny", 1), ("tiny-without-7", 1)}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["keys", "without keys"])
+def test_which_pictures_a_study_misses_or_has_in_another_size_is_said_also_where_it_has_no_keys(begun, pictures, steps, old, capsys):
+    folder, words = begun
+    if old:
+        without_keys(folder)
+    gone, grown = pictures/"train"/"amber"/"03.png", pictures/"val"/"plum"/"01.png"
+    content = gone.read_bytes()
+    gone.unlink()
+    with open(grown, "ab") as file:
+        file.write(b"\0")
+    (folder/"tiny-seed0").rename(folder.parent/"lost")                   # would be trained on what there is now
+    said = " ".join(refused(["table3", *words], capsys).split())
+    assert f"{folder/'tiny-without-7-seed0'}: expected the 42 pictures that it began with, got 1 missing ('train/amber/03.png'), " \
+           "1 of another size ('val/plum/01.png'); put them back as they were, or name another folder" in said and not steps
+    gone.write_bytes(content)
+    grown.write_bytes(grown.read_bytes()[:-1])
+    if old:                                                # times are not in its networks' lists
+        main(["table3", *words])
+        assert {"train_key", "val_key"} < json.loads((folder/"study.json").read_text()).keys()
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["keys", "without keys"])
+def test_a_study_that_was_moved_with_its_pictures_goes_on_to_the_same_table(study, pictures, tmp_path, steps, old, monkeypatch):
+    folder, words = study
+    monkeypatch.chdir(tmp_path)
+    words = [*words, "--output", "study", "--data", "pictures", "--seeds", "1"]
+    main(["table3", *words, "--rows", "tiny"])
+    training = Training.run
+    monkeypatch.setattr(Training, "run", lambda *_, **__: (_ for _ in ()).throw(ablation.Stop))
+    with pytest.raises(SystemExit):
+        main(["table3", *words])                           # the second network has not made a step
+    monkeypatch.setattr(Training, "run", training)
+    if old:
+        without_keys(folder)
+    (tmp_path/"there").mkdir()
+    for name in ("study", "pictures"):
+        (tmp_path/name).rename(tmp_path/"there"/name)
+    monkeypatch.chdir(tmp_path/"there")
+    steps.clear()
+    main(["table3", "--output", "study", "--seeds", "1", "--rows", "tiny", "tiny-without-7", "--crops", "centre"])
+    assert set(steps) == {("tiny-without-7", 0)} and "Incomplete" not in Path("study/table3.md").read_text()
+
+
+def test_a_study_without_a_network_takes_pictures_that_were_mended(study, pictures, instant, capsys):
+    folder, words = study
+    small = pictures/"train"/"jade"/"00.png"
+    content = small.read_bytes()
+    Image.new("RGB", (9, 9)).save(small)
+    assert "9x9" in refused(["table3", *words], capsys) and (folder/"study.json").is_file()
+    small.write_bytes(content)
+    main(["table3", *words, "--seeds", "1"])
+    assert instant == [("tiny", 0), ("tiny-without-7", 0)]
+
+
+def test_a_drawn_study_is_not_gone_on_with_on_pictures_of_files_nor_the_other_way(begun, pictures, capsys):
+    folder, words = begun
+    assert "missing" in refused(["table3", *words, "--data", "drawn:unseen"], capsys)
+    config = json.loads((folder/"tiny-seed0"/"config.json").read_text())
+    config["options"]["data"] = "drawn:unseen"
+    (folder/"tiny-seed0"/"config.json").write_text(json.dumps(config))
+    (folder/"tiny-seed0"/"pictures.csv").unlink()
+    assert "--data: expected 'drawn:unseen'" in refused(["table3", *words], capsys)

@@ -384,6 +384,37 @@ def test_what_cannot_be_is_one_sentence(run, tmp_path, capsys, words, said):
     assert left.value.code == 2 and said in capsys.readouterr().err
 
 
+def test_a_reproduction_whose_study_json_is_damaged_goes_on_as_it_is_advised(run, tmp_path, capsys):
+    made_by(run, tmp_path/"out", "fig1", "fig3")
+    made = (tmp_path/"out"/"fig1"/outcome.FILE).stat().st_mtime_ns
+    (tmp_path/"out"/"study.json").write_text('{"scale"')
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        made_by(run, tmp_path/"out", "fig1", "fig3")
+    assert "remove it, and type the options that the study began with" in in_one(capsys.readouterr().err)
+    (tmp_path/"out"/"study.json").unlink()
+    made_by(run, tmp_path/"out", "fig1", "fig3")
+    assert (tmp_path/"out"/"study.json").is_file() and (tmp_path/"out"/"fig1"/outcome.FILE).stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("content", ["", '{"item": "fig1", "num', "[]", "{}"])
+def test_an_outcome_that_is_damaged_is_told_and_made_anew(run, tmp_path, content, capsys):
+    made_by(run, tmp_path/"out", "fig1", "fig3")
+    file = tmp_path/"out"/"fig1"/outcome.FILE
+    numbers_before, whole = json.loads(file.read_text())["numbers"], numbers(tmp_path/"out")
+    file.write_text(content)
+    with pytest.raises(SystemExit) as left:
+        main(["--output", str(tmp_path/"out"), "--check", str(tmp_path/"out")])
+    assert left.value.code == 2                            # numbers that cannot be read are not compared
+    capsys.readouterr()
+    made_by(run, tmp_path/"out", "fig3")                   # another item: the page is written without it
+    said = in_one(capsys.readouterr().err)
+    assert said.count(f"{file}: expected ") == 1 and "python -m train.reproduce fig1 makes it anew" in said
+    assert {row["item"] for row in numbers(tmp_path/"out")} == {"fig3"}
+    made_by(run, tmp_path/"out", "fig1")
+    assert json.loads(file.read_text())["numbers"] == numbers_before and numbers(tmp_path/"out") == whole
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path, capsys):
     (tmp_path/"mine.txt").write_text("precious")
     with pytest.raises(SystemExit) as left:

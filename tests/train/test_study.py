@@ -50,15 +50,30 @@ def test_what_is_no_study_json_is_one_sentence(tmp_path, content):
 
 def test_a_folder_of_something_else_is_refused_where_a_study_must_be_alone(tmp_path):
     (tmp_path/".study.json.part").write_text("")           # left by a kill
-    StudyFolder(tmp_path/"new").remember({}, alone=True)
+    own = ["*/found.json"]
+    StudyFolder(tmp_path/"new", own).remember({})
     (tmp_path/"thesis.tex").write_text("")
     with pytest.raises(Expected, match="a new or empty folder, or one with a study.json"):
-        StudyFolder(tmp_path).remember({"seed": 1}, alone=True)
+        StudyFolder(tmp_path, own).remember({"seed": 1})
     assert not (tmp_path/"study.json").exists()
     StudyFolder(tmp_path).remember({"seed": 1})
-    StudyFolder(tmp_path).remember({"seed": 1}, alone=True)
+    StudyFolder(tmp_path, own).remember({"seed": 1})
     with pytest.raises(Expected, match="a place where a folder can be made"):
         StudyFolder(tmp_path/"thesis.tex").remember({})
+
+
+def test_what_is_advised_of_a_damaged_study_json_is_what_can_be_done(tmp_path):
+    study = StudyFolder(tmp_path, ["*/found.json"], seed=int)
+    (tmp_path/"study.json").write_text('{"seed')
+    with pytest.raises(Expected, match="; name another folder"):         # removed, it would leave a folder that nobody knows
+        study.remember({"seed": 1})
+    (tmp_path/"part").mkdir()
+    (tmp_path/"part"/"found.json").write_text("")
+    with pytest.raises(Expected, match="; remove it, and type the options"):
+        study.remember({"seed": 1})
+    (tmp_path/"study.json").unlink()
+    study.remember({"seed": 1})
+    assert study.stored() == {"seed": 1}
 
 
 # ----------------------------------------------------------------------------------------------------------------- work

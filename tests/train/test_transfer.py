@@ -635,6 +635,18 @@ def test_what_is_no_caltech_no_run_and_no_folder_of_a_study_is_refused(call, mad
         assert "study.json: expected the table and key of a study" in call(*TABLE4, output=tmp_path/"full")[2]
 
 
+def test_a_study_whose_study_json_is_damaged_goes_on_as_it_is_advised(call, tmp_path):
+    command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
+    call(*command)
+    kept = (tmp_path/"out/study.json").read_text(), (tmp_path/"out/parts.csv").read_text()
+    (tmp_path/"out/study.json").write_text("{")
+    status, _, told = call(*command)
+    assert status == 2 and "remove it, and type the options that the study began with" in told
+    (tmp_path/"out/study.json").unlink()
+    assert call(*command)[0] == 0                          # seconds are in parts.csv: nothing was fitted again
+    assert ((tmp_path/"out/study.json").read_text(), (tmp_path/"out/parts.csv").read_text()) == kept
+
+
 def test_numbers_of_other_options_weights_or_pictures_are_not_mixed(call, made, tmp_path, copied):
     command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
     call(*command)

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 
 from train.claims import interval, student, verdict
+from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.files import choice, listed, mapping, read_json, real, table, text, whole
+from zfcore.terminal import warn_once
 
 VERDICTS = "agrees", "does not agree", "undecided", "not measurable here"
 FILE = "outcome.json"
@@ -172,9 +174,24 @@ def save(folder, outcome):
 
 def load(folder):
     """The Outcome that lies in an item's folder. Raises OSError where there is none, Expected for another file."""
-    told = read_json(folder/FILE, FORM)
+    try:
+        told = read_json(folder/FILE, FORM)
+    except Expected as sentence:
+        raise Expected(sentence.what, sentence.expected, sentence.got,
+                       f"python -m train.reproduce {folder.name} makes it anew") from None
     return Outcome(**{**told, "numbers": tuple(Number(**each) for each in told["numbers"]),
                       "figures": tuple(Picture(**each) for each in told["figures"])})
+
+
+def kept(folder):
+    """The Outcome that lies in an item's folder; None where there is none, or a damaged one, which is told."""
+    try:
+        return load(folder)
+    except OSError:
+        return None
+    except Expected as sentence:
+        warn_once(str(sentence))
+        return None
 
 
 # ------------------------------------------------------------------------------------------------------ earlier and now

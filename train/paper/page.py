@@ -23,12 +23,7 @@ SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
 
 def write(setting):
     """Write all three from the outcomes that there are. Raises Unwritable where the disk refuses."""
-    found = {}
-    for name in ITEMS:
-        try:
-            found[name] = outcome.load(setting.folder(name))
-        except OSError:
-            continue
+    found = {name: one for name in ITEMS if (one := outcome.kept(setting.folder(name))) is not None}
     rows = [(name, n.what, n.paper, *("" if x is None else f"{x:.8g}" for x in (n.here, n.low, n.high)), n.unit, n.rule,
              n.verdict)
             for name, one in found.items() for n in one.numbers or [of_nothing(ITEMS[name], one)]]

@@ -207,6 +207,21 @@ def check_pictures(folder, train, val, data, aloud=True):
     files is not compared."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False
+    count, faults, changed = compared(path, train, val)
+    another = (f"Training.begin(TrainConfig(init_from={str(folder)!r}, ...), data=(train, val))" if data is None else
+               command("python", "-m", "train", "--data", data or "FOLDER", "--init-from", folder))
+    if faults:
+        raise check.Expected(f"--resume {folder}", f"the {plural(count, 'picture')} that the run began with", faults,
+                             f"put them back as they were, or begin another run with these and its weights: {another}")
+    if changed and aloud:
+        warn(printable(f"{folder}: of {plural(count, 'picture')} {len(changed)} changed since the run began, which goes "
+                       f"on with what there is now: {some(changed)}"))
+    return True
+
+
+def compared(path, train, val):
+    """(number of the pictures that the list at `path` has, words for which of them are missing, moved or new in these two data
+    sets, wherever those lie now, names of those whose files have other sizes)."""
     there, gone, changed = defaultdict(list), [], []
     for part, dataset in zip(PARTS, (train, val)):
         for at, row in zip(places(part, dataset), rows_of(part, dataset)):
@@ -217,15 +232,7 @@ def check_pictures(folder, train, val, data, aloud=True):
             gone.append(row)
         elif "" not in (sizes := (row[3], there[at].pop(0)[3])) and sizes[0] != sizes[1]:
             changed.append(row[2])
-    another = (f"Training.begin(TrainConfig(init_from={str(folder)!r}, ...), data=(train, val))" if data is None else
-               command("python", "-m", "train", "--data", data or "FOLDER", "--init-from", folder))
-    if faults := _faults(gone, [row for rows in there.values() for row in rows]):
-        raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
-                             f"put them back as they were, or begin another run with these and its weights: {another}")
-    if changed and aloud:
-        warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes "
-                       f"on with what there is now: {some(changed)}"))
-    return True
+    return len(listed), _faults(gone, [row for rows in there.values() for row in rows]), changed
 
 
 def _faults(gone, new):
