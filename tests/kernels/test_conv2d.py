@@ -340,7 +340,7 @@ def test_every_transpose_tile_gives_the_bits_of_the_plain_kernel(machine, monkey
         np.testing.assert_array_equal(dx, bits_of_plain(machine, name)[1], err_msg=name)
 
 
-@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.asynchronous()
 @pytest.mark.parametrize("name, precision", [("tails on every tile, odd", "fp32"), ("8 maps and 16 filters by eights", "tf32"),
                                              ("8 maps and 16 filters by eights", "bf16")])
 @executor.requires_executor
