@@ -201,7 +201,9 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(stored, moment
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
-@pytest.mark.parametrize("room", [0, 100, 3000, 100_000, 2_900_000])
+# of none as in the first bytes, early in the arrays as late in them
+@pytest.mark.parametrize("room", [pytest.param(0, marks=pytest.mark.exhaustive), 100, 3000, pytest.param(100_000, marks=pytest.mark.exhaustive),
+                                  2_900_000])
 def test_a_disk_that_fills_up_while_hdf5_writes_is_a_sentence_and_no_crash(stored, room):
     """A process that may write files of `room` bytes meets EFBIG in the middle of the file, where a full disk is ENOSPC."""
     path, _ = stored

@@ -1,6 +1,7 @@
 """The networks that come with zfcore: each is what its card says, and its projections can still be read."""
 import hashlib
 import os
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from zfcore.models import checkpoint_file, from_checkpoint, start_of
 from zfcore.trained import Trained
 from zfcore.training import evaluate
 
-PICTURES = 100
+PICTURES = 60
 
 
 @pytest.fixture(scope="module", params=networks.names())
@@ -68,6 +69,11 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
         assert len(legible[layer]) == len(JUDGED)
 
 
+@cache
+def mean_of_90(size):
+    return np.mean([np.asarray(Synthetic("train", 4000, size).picture(i)) for i in range(1000, 1090)], axis=0)
+
+
 def test_training_on_its_pictures_begins_with_its_mean_image(opened, monkeypatch, tmp_path):
     """As far as 90 pictures, as many of each class, can tell, it is theirs: a version of the drawings too many would be
     noticed."""
@@ -78,7 +84,7 @@ def test_training_on_its_pictures_begins_with_its_mean_image(opened, monkeypatch
     assert all(np.array_equal(Pictures(part, pictures.size, pictures.crop).prepare(), checkpoint.mean_image)
                for part in (train, val))
     monkeypatch.undo()
-    some = np.mean([np.asarray(Synthetic("train", 4000, pictures.size).picture(i)) for i in range(1000, 1090)], axis=0)
+    some = mean_of_90(pictures.size)
     coarse = (some.transpose(2, 0, 1) - checkpoint.mean_image)[:, :108, :108].reshape(3, 3, 36, 3, 36).mean(axis=(2, 4))
     assert np.abs(coarse).max() < 15                                      # 90 pictures differ from all by 4 to 7
 

@@ -82,11 +82,17 @@ def test_pairs_are_those_whose_correlation_numpy_finds_high_the_most_alike_first
     assert (np.diff(found.correlation) <= 0).all()
 
 
+@pytest.fixture(scope="module")
+def two_parts():
+    """Drawn pictures of the training and of the validation part."""
+    return drawn(30, 96), drawn(9, 96, "val")
+
+
 @pytest.mark.parametrize("how", ["darker", "brighter", "grey", "jpeg", "other size"])
-def test_a_changed_copy_is_found_and_other_pictures_of_its_class_are_not(how):
-    pictures = drawn(30, 96)
+def test_a_changed_copy_is_found_and_other_pictures_of_its_class_are_not(two_parts, how):
+    pictures, others = two_parts
     copies = np.stack([changed(picture, how) for picture in pictures[[7, 21]]])
-    found = near_duplicates(thumbnails(pictures), thumbnails(np.concatenate([drawn(9, 96, "val"), copies])))
+    found = near_duplicates(thumbnails(pictures), thumbnails(np.concatenate([others, copies])))
     assert sorted(zip(found.first.tolist(), found.second.tolist())) == [(7, 9), (21, 10)]
     assert (found.correlation > ABOVE).all()
 

@@ -278,7 +278,8 @@ def refused(capsys, *arguments):
 
 
 @pytest.mark.figures
-def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again(place, tmp_path, capsys):
+def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)
     main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"one.png"), str(place/"two.png"), "--label", "b",
           "d", "--output", str(tmp_path), "--against", str(place/"run.h5")])
     expected = {f"{name}.{end}" for name in ("invariance", "against") for end in ("h5", "png", "csv")}

@@ -13,8 +13,8 @@ TORCH = endtoend.torch
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(endtoend, "PICTURES", 40)
-    monkeypatch.setattr(endtoend, "BATCH", 20)
+    monkeypatch.setattr(endtoend, "PICTURES", 16)
+    monkeypatch.setattr(endtoend, "BATCH", 8)
     monkeypatch.setattr(endtoend, "torch", None)
 
 
@@ -31,7 +31,7 @@ def test_a_first_epoch_finds_nothing_and_leaves_nothing(tmp_path, drawn, monkeyp
     run = endtoend.contestants(endtoend.opener("drawn", tmp_path), "first epoch")["ours"]
     for rounds in (1, 2):
         run()
-        assert len(drawn) == 40*rounds                                    # too few for helpers
+        assert len(drawn) == 16*rounds                                    # too few for helpers
     assert not (tmp_path/"cache").exists() and os.environ["ZFCORE_CACHE"] == str(tmp_path/"cache")
 
 
@@ -39,14 +39,14 @@ def test_later_epochs_draw_nothing(tmp_path, drawn):
     run = endtoend.contestants(endtoend.opener("drawn", tmp_path), "later epochs")["ours"]
     run()
     run()
-    assert len(drawn) == 40
+    assert len(drawn) == 16
 
 
 def test_the_jpegs_are_the_drawn_pictures(tmp_path):
     data = endtoend.opener("decoded", tmp_path)(keep=True)
-    right = synthetic.Synthetic("train", 40, endtoend.STORED)
-    assert len(data) == 40 and sorted(data.classes) == sorted(right.classes)
-    for i in range(40):
+    right = synthetic.Synthetic("train", 16, endtoend.STORED)
+    assert len(data) == 16 and sorted(data.classes) == sorted(right.classes)
+    for i in range(16):
         k = int(data.names[i].rpartition("/")[2].removesuffix(".jpg"))
         assert data.classes[data.labels[i]] == right.classes[right.labels[k]]
         apart = np.asarray(data.picture(i), float) - np.asarray(right.picture(k), float)
@@ -68,8 +68,8 @@ def test_pytorch_draws_in_every_epoch_but_where_the_pictures_lie_in_memory(tmp_p
 
     def drawn(keep):
         opened.append(keep)
-        return Counted("train", 40, endtoend.SIZE)
-    for epoch, each in ((endtoend.FIRST, 40), (endtoend.LATER, 40), (endtoend.KEPT, 0)):
+        return Counted("train", 16, endtoend.SIZE)
+    for epoch, each in ((endtoend.FIRST, 16), (endtoend.LATER, 16), (endtoend.KEPT, 0)):
         runs = endtoend.contestants(drawn, epoch)
         for _ in range(2):
             before = (tmp_path/"drawn").stat().st_size
@@ -83,6 +83,6 @@ def test_every_row_is_measured_and_written(tmp_path, capsys):
     assert [row["name"] for row in rows] == ["tiny, drawn, first epoch", "tiny, drawn, later epochs",
                                              "tiny, decoded, first epoch", "tiny, decoded, later epochs",
                                              "tiny, drawn, in memory"]
-    assert all(row["N"] == 20 and row["milliseconds"]["ours"] > 0 for row in rows)
+    assert all(row["N"] == 8 and row["milliseconds"]["ours"] > 0 for row in rows)
     out = capsys.readouterr().out
     assert all(row["name"] in out for row in rows)

@@ -24,6 +24,7 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     monkeypatch.setattr(ranks, "BESIDE", (("tiny", 3),))
     monkeypatch.setitem(ranks.NATIVE_SIZE, "tiny", 48)
+    monkeypatch.setattr(ranks, "TURNS", 2)
     args = parsed("--devices", "2", "--output", str(tmp_path/"new"/"ranks.json"), "--plot", str(tmp_path/"p.png"), "--network",
                   "20", "1")
     ranks.main(args)
@@ -40,9 +41,9 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert Image.open(tmp_path/"p.png").size[0] > 500
     table = tables.ranks_table(tmp_path/"new")
     assert table.count("\n| 1 |") == table.count("\n| 2 |") == 1 and "between 2 ranks by Sockets" in table
-    assert [(row["image_size"], row["batch_size"], row["turns"]) for row in report["alone"]] == [(32, 8, 4), (48, 3, 4)]
+    assert [(row["image_size"], row["batch_size"], row["turns"]) for row in report["alone"]] == [(32, 8, 2), (48, 3, 2)]
     for row in report["alone"]:
-        begins = f"| tiny at {row['image_size']}, batch {row['batch_size']}, 4 turns | "
+        begins = f"| tiny at {row['image_size']}, batch {row['batch_size']}, 2 turns | "
         (line,) = (line for line in table.split("\n") if line.startswith(begins))
         for cell, (by, what) in zip(line.split(" | ")[2:], product(("clock", "processor"), ("ranks", "again")), strict=True):
             of = row[what][by]

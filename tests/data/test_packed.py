@@ -190,20 +190,21 @@ def test_every_flipped_byte_of_a_picture_is_found(tmp_path):
 
 
 def test_a_flipped_byte_anywhere_else_is_refused_or_changes_nothing(path, encoding):
-    """The superblock, headers, indices, small datasets: HDF5's own checksums or Fletcher32 cover them."""
+    """The superblock, headers, indices, small datasets: HDF5's own checksums or Fletcher32 cover them. They are alike in both
+    encodings, which take turns."""
     data, seen = path.read_bytes(), facts(path)
     pictures = [data.index(b"".join(of_part)) for of_part in contents(encoding).values()]
     sizes = [sum(map(len, of_part)) for of_part in contents(encoding).values()]
     outside = [k for k in range(len(data)) if not any(a <= k < a + n for a, n in zip(pictures, sizes))]
     refused = 0
-    for at in outside[::23]:
+    for at in outside[23*(encoding == "raw")::46]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:])
         try:
             assert facts(path) == seen
         except Expected as sentence:
             assert "\n" not in str(sentence)
             refused += 1
-    assert refused > 50
+    assert refused > 25
 
 
 def facts(path):

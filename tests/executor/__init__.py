@@ -15,7 +15,7 @@ so an `ExecutorArray` is all it takes; `WAYS` are the ways in which every kernel
 
 A wrong kernel raises `executor.KernelError`, whose message begins with file and line: races, missing barriers and waits,
 accesses outside arrays or shared memory, divergent collectives, deadlocks. Kernels with cp.async, TMA or wgmma take
-`executor.ASYNC_WAYS`. `zfcore.device.select("executor")` is the device for whole networks. Choose sizes that all differ
+`executor.asynchronous()`. `zfcore.device.select("executor")` is the device for whole networks. Choose sizes that all differ
 and divide no tile; uninitialised and shared memory is NaN, so a forgotten element shows."""
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +43,18 @@ WAYS = {
 ASYNC_WAYS = {**WAYS, **{
     f"{schedule}-{copies}-copies-{wgmma}-wgmma": Settings(schedule, 1, copies, wgmma)
     for schedule in emu.SCHEDULES for copies, wgmma in (("lazy", "lazy"), ("eager", "lazy"), ("eager", "eager"))}}
+
+
+def asynchronous(wgmma=False):
+    """Parametrizes `way` by ASYNC_WAYS. With --all alone: those that differ from another in the seed, or, where a kernel has no
+    `wgmma`, in when that takes effect."""
+    rows, seen = [], set()
+    for name, way in ASYNC_WAYS.items():
+        does = way.schedule, way.build, way.copies, way.wgmma if wgmma else ""
+        rows.append(pytest.param(name, marks=[pytest.mark.exhaustive] if does in seen else []))
+        seen.add(does)
+    return pytest.mark.parametrize("way", rows)
+
 
 _current, _traffic = Settings(), []
 

@@ -340,7 +340,7 @@ def test_every_transpose_tile_gives_the_bits_of_the_plain_kernel(machine, monkey
         np.testing.assert_array_equal(dx, bits_of_plain(machine, name)[1], err_msg=name)
 
 
-@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.asynchronous()
 @pytest.mark.parametrize("name, precision", [("tails on every tile, odd", "fp32"), ("8 maps and 16 filters by eights", "tf32"),
                                              ("8 maps and 16 filters by eights", "bf16")])
 @executor.requires_executor
@@ -375,10 +375,11 @@ def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypa
 
 
 @in_any_order
-@pytest.mark.parametrize("precision", TENSOR)
-@pytest.mark.parametrize("name", ["one pixel a tile, padding", "two groups by fours", "8 maps and 16 filters by eights"])
+@pytest.mark.parametrize("name, precision", [
+    pytest.param(name, precision, marks=[pytest.mark.exhaustive]*(precision == "fp32x3" and name != "two groups by fours"))
+    for name in ("one pixel a tile, padding", "two groups by fours", "8 maps and 16 filters by eights") for precision in TENSOR])
 def test_every_tile_of_tensor_cores_gives_the_same_bits(machine, monkeypatch, name, precision):
-    """Of 16, 8 and 4 maps in: a whole number of mma or not, at the border too."""
+    """Of 16, 8 and 4 maps in: a whole number of mma or not, at the border too. Tiles of FP32X3 have the order of TF32's."""
     (x, w, b, dy), (S, P, groups) = case(name)
     up, down = ([kernel for kernel in kernels[precision] if fits(kernel, len(maps)//groups, dy.shape[-1])]
                 for kernels, maps in ((FORWARD_KERNELS, dy), (TRANSPOSE_KERNELS, x)))

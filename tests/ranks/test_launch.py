@@ -159,11 +159,23 @@ main({typed!r})
 """
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """What is typed for a run with 5 batches to judge, of which ranks take turns; the folder of one that nothing stopped."""
+    root = tmp_path_factory.mktemp("judged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+        patch.setattr(Training, "draw", lambda training: None)
+        typed = options(write_set(root/"pictures", (3, 5)), 2)
+        main([*typed, "--output", str(root/"one")])
+    return typed, root/"one"
+
+
 @linux
 @pytest.mark.parametrize("whom", [(1,), (0, 1)], ids=["one rank", "both"])
-def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_with_the_same_bits(whom, tmp_path, monkeypatch):
+def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_with_the_same_bits(whom, judged, tmp_path, monkeypatch):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
-    typed = options(write_set(tmp_path/"pictures", (3, 5)), 2)             # 5 batches to judge, of which the ranks take turns
+    typed, one = judged
     (begun := tmp_path/"begun").mkdir()
     program(monkeypatch, VALIDATES.format(begun=str(begun), typed=[*typed, "--output", str(tmp_path/"run")]))
     with launch.Job([], [None]*2) as job:
@@ -181,8 +193,7 @@ def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_w
     whole = {".lock", "config.json", "pictures.csv", "latest.h5", "log.csv", "figures"}
     assert {file.name for file in (tmp_path/"run").rglob("*")} == whole
     main(["--resume", str(tmp_path/"run")])
-    main([*typed, "--output", str(tmp_path/"one")])
-    assert same(tmp_path/"run", tmp_path/"one")
+    assert same(tmp_path/"run", one)
 
 
 @pytest.mark.parametrize("sources, status", [

@@ -1,6 +1,7 @@
 """Tables 2 and 3: the declared rows and claims fit together, runs are trained once and go on, and what fails is said."""
 import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.train.conftest import write_set
 from tests.train.test_loop import assert_same_bits
 from train import ablation, network_tables
 from train.__main__ import main as train
@@ -38,6 +41,19 @@ def study(pictures, tmp_path):
     """The folder of a study, and what makes it short, as it would be typed."""
     return tmp_path/"study", ["--output", str(tmp_path/"study"), "--data", str(pictures), *SHORT, "--rows", "tiny",
                               "tiny-without-7"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a study of two rows and a seed that nothing stopped, and what it said. Nobody changes it."""
+    root, said = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+        patch.setattr(plots, "beside_paper", lambda *_: None)
+        patch.setattr(plots, "save", lambda *_: None)
+        main(["table3", "--output", str(root/"study"), "--data", str(write_set(root/"pictures")), *SHORT, "--rows", "tiny",
+              "tiny-without-7", "--seeds", "1"])
+    return root/"study", said.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -220,9 +236,8 @@ def test_a_study_of_an_earlier_version_is_gone_on_with(study, pictures, instant)
     assert (options["batch_size"], options["drop_after"], options["lr"]) == (8, [], 0.002)
 
 
-def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tmp_path, monkeypatch, capsys):
+def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, finished, monkeypatch, capsys):
     folder, words = study
-    main(["table3", *words, "--seeds", "1", "--output", str(tmp_path/"whole")])
     count = []
     def one_step(self, *batch, step=Training.one_step):
         step(self, *batch)
@@ -238,7 +253,7 @@ def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tm
     main(["table3", *words, "--seeds", "1"])
     assert len(count) == 16 and (folder/"table3.csv").read_text().count("tiny-without-7,0") == 1
     for run in ("tiny-seed0", "tiny-without-7-seed0"):
-        assert_same_bits(tmp_path/"whole"/run/"latest.h5", folder/run/"latest.h5")
+        assert_same_bits(finished[0]/run/"latest.h5", folder/run/"latest.h5")
 
 
 def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
@@ -345,11 +360,9 @@ def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     assert "Incomplete" not in tables[0]
 
 
-def test_on_two_devices_the_networks_are_those_of_one_and_what_fails_is_said_once(study, tmp_path, capsys):
-    folder, words = study
+def test_on_two_devices_the_networks_are_those_of_one_and_what_fails_is_said_once(study, finished, tmp_path, capsys):
+    (_, words), (folder, first) = study, finished
     rows = ["--seeds", "1", "--rows", "tiny", "tiny-without-7"]
-    main(["table3", *words, *rows])
-    first = capsys.readouterr().out
     main(["table3", *words, *rows, "--devices", "2", "--output", str(tmp_path/"two")])
     second = capsys.readouterr().out
     for name in ("tiny-seed0", "tiny-without-7-seed0"):

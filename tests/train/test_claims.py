@@ -161,7 +161,7 @@ def test_a_judgement_is_of_the_differences_whatever_the_order_of_the_seeds(pairs
     assert found.undecided == (found.verdict == "undecided") and (found.undecided or found.needed is None)
 
 
-def studies(difference, looks, count=1000):
+def studies(difference, looks, count=400):
     """Judgements of many studies of two rows whose true difference is this."""
     rng = np.random.default_rng(0)
     return [one_judged(BEATS, *(dict(enumerate(rng.normal(mean, 1, looks[-1]))) for mean in (difference, 0)), looks)

@@ -3,7 +3,6 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,12 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.spoken import in_one
+from tests.train.conftest import write_set
 from train import pack
 from zfcore.data import loader, open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.packed import open_packed
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = ["--size", "32"]                                    # the fixture's 42 pictures have 41x37 pixels
 
 
@@ -137,11 +136,24 @@ def test_success_is_not_reported_for_a_file_of_other_options(options, pictures, 
 
 
 # --------------------------------------------------------------------------------------- the same bytes, come what may
-@pytest.fixture
-def expected(pictures, tmp_path):
-    """The bytes of an uninterrupted packing."""
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """Pictures, one of them damaged, that nobody changes."""
+    pictures = write_set(tmp_path_factory.mktemp("damaged")/"pictures")
     (pictures/"train/jade/03.png").write_bytes(b"no picture")
-    return packed_with_one_damaged(pictures, tmp_path/"expected.h5").read_bytes()
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def expected(damaged, tmp_path_factory):
+    """The bytes of an uninterrupted packing of these, beside which nothing is left."""
+    folder = tmp_path_factory.mktemp("expected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "SHARD", 8)
+        patch.setattr(pack, "PIECE", 3)
+        content = packed_with_one_damaged(damaged, folder/"expected.h5").read_bytes()
+    assert [path.name for path in folder.iterdir()] == ["expected.h5"]
+    return content
 
 
 def packed_with_one_damaged(pictures, output, *options):
@@ -153,12 +165,8 @@ def packed_with_one_damaged(pictures, output, *options):
 
 
 @pytest.mark.parametrize("workers", ["0", "1", "3"])
-def test_the_bytes_do_not_depend_on_the_workers(pictures, expected, tmp_path, workers):
-    assert packed_with_one_damaged(pictures, tmp_path/"p.h5", "--workers", workers).read_bytes() == expected
-
-
-def test_nothing_is_left_beside_the_output(pictures, expected, tmp_path):
-    assert sorted(path.name for path in tmp_path.glob("expected*")) == ["expected.h5"]
+def test_the_bytes_do_not_depend_on_the_workers(damaged, expected, tmp_path, workers):
+    assert packed_with_one_damaged(damaged, tmp_path/"p.h5", "--workers", workers).read_bytes() == expected
 
 
 def in_a_process(work):
@@ -194,11 +202,11 @@ def killed_before(step, work):
     work()
 
 
-def test_a_packing_killed_again_and_again_goes_on_to_the_same_bytes(pictures, expected, tmp_path):
+def test_a_packing_killed_again_and_again_goes_on_to_the_same_bytes(damaged, expected, tmp_path):
     """A start of its own takes 4 steps, a shard 4."""
     output = tmp_path/"p.h5"
     for step in range(60):
-        work = lambda: packed_with_one_damaged(pictures, output)                 # noqa: E731
+        work = lambda: packed_with_one_damaged(damaged, output)                  # noqa: E731
         status = os.waitpid(in_a_process(lambda: killed_before(5 + step % 6, work)), 0)[1]
         if not os.WIFSIGNALED(status):
             break
@@ -212,9 +220,9 @@ def test_a_packing_killed_again_and_again_goes_on_to_the_same_bytes(pictures, ex
 # from 28 on the shards are complete
 @pytest.mark.parametrize("step", [step if step % 4 == 0 or step > 28 and step % 2 else pytest.param(step, marks=pytest.mark.exhaustive)
                                   for step in range(53)])
-def test_a_packing_killed_once_goes_on_to_the_same_bytes(pictures, expected, tmp_path, step):
+def test_a_packing_killed_once_goes_on_to_the_same_bytes(damaged, expected, tmp_path, step):
     output = tmp_path/"p.h5"
-    work = lambda: packed_with_one_damaged(pictures, output)                     # noqa: E731
+    work = lambda: packed_with_one_damaged(damaged, output)                      # noqa: E731
     os.waitpid(in_a_process(lambda: killed_before(step, work)), 0)
     if not output.exists() or Path(f"{output}.parts").exists():
         work()
@@ -222,15 +230,15 @@ def test_a_packing_killed_once_goes_on_to_the_same_bytes(pictures, expected, tmp
     assert sorted(path.name for path in tmp_path.glob("p.h5*")) == ["p.h5"]
 
 
-def test_a_packing_killed_at_random_moments_goes_on_to_the_same_bytes(pictures, expected, tmp_path):
+def test_a_packing_killed_at_random_moments_goes_on_to_the_same_bytes(damaged, expected, tmp_path):
     output, rng = tmp_path/"p.h5", np.random.default_rng(0)
     for _ in range(8):
-        pid = in_a_process(lambda: packed_with_one_damaged(pictures, output, "--workers", "2"))
+        pid = in_a_process(lambda: packed_with_one_damaged(damaged, output, "--workers", "2"))
         time.sleep(rng.uniform(0, 0.1))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     if not output.exists() or Path(f"{output}.parts").exists():
-        packed_with_one_damaged(pictures, output)
+        packed_with_one_damaged(damaged, output)
     assert output.read_bytes() == expected
 
 
@@ -405,13 +413,18 @@ def test_a_picture_that_could_not_be_read_is_tried_again_at_the_next_start(pictu
 @pytest.mark.parametrize("most", [1000, 6000, 40000])
 def test_a_full_disk_is_one_sentence_and_progress_is_kept(pictures, tmp_path, most):
     """The limit on a file's size stands for a disk that is full: for the parts, for the file's frame, for the whole file."""
-    code = ("import sys; from train import pack; pack.SHARD = 8; pack.main(sys.argv[1:])")
-    # -B: Python keeps a module cut off
-    command = [sys.executable, "-B", "-c", code, str(pictures), str(tmp_path/"p.h5"), *SIZE]
-    full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
-    assert full.returncode == 2, full.stderr
-    said = in_one(full.stderr)
+    told, end = os.pipe()
+
+    def limited():
+        sys.stderr = os.fdopen(end, "w", buffering=1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        packed(pictures, tmp_path/"p.h5")
+
+    pid = in_a_process(limited)
+    os.close(end)
+    with os.fdopen(told) as told:
+        said = in_one(told.read())
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 2, said
     assert said.count("error:") == 1 and "expected a disk with room that may be written, got " in said and "File too large; what is packed is kept" in said
     assert not (tmp_path/"p.h5").exists()
     packed(pictures, tmp_path/"p.h5")

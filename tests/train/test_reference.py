@@ -1,6 +1,9 @@
 """How a network that comes along is made: trained to its end whatever stops it, then written with its card, both or neither."""
 import hashlib
+import io
 import json
+import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -25,15 +28,28 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with the network that the recipe leaves and its run, and what was said of it. Nobody changes it."""
+    root, said = tmp_path_factory.mktemp("written"), io.StringIO()
+    (root/"networks").mkdir()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(networks, "FOLDER", root/"networks")
+        patch.setitem(reference.RECIPES, "drawn", SHORT)
+        reference.main(["drawn", "--output", str(root/"run")])
+    return root, in_one(said.getvalue())
+
+
 def files(place):
     return sorted(path.name for path in (place/"networks").iterdir())
 
 
-def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_describes_it(place, capsys):
-    reference.main(["drawn", "--output", str(place/"run")])
+def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_describes_it(place, written):
+    root, said = written
+    shutil.copytree(root, place, dirs_exist_ok=True)
     network, stored = from_checkpoint("drawn")
     card, (_, trained) = networks.card("drawn"), from_checkpoint(place/"run")
-    assert files(place) == ["drawn.h5", "drawn.json"] and "MB; " in in_one(capsys.readouterr().out)
+    assert files(place) == ["drawn.h5", "drawn.json"] and "MB; " in said
     assert card["sha256"] == hashlib.sha256((place/"networks/drawn.h5").read_bytes()).hexdigest()
     assert (card["epoch"], card["input"], card["options"]["limit_per_class"]) == (trained.epoch, 32, 3)
     assert stored.velocity == {} and stored.history == {} and start_of(stored) is not None
@@ -44,8 +60,7 @@ def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_de
     assert set(card["start_left"]) == set(network.parameters()) and card["validation"]["ten"]["count"] == 30
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(place, monkeypatch):
-    reference.train_to_the_end(reference.resolve(SHORT), place/"whole")
+def test_a_stopped_run_goes_on_to_the_same_weights(place, written, monkeypatch):
     def stop(self, score, close=Training.close_epoch):
         close(self, score)
         raise Stop
@@ -53,7 +68,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(place, monkeypatch):
         patch.setattr(Training, "close_epoch", stop)
         reference.train_to_the_end(reference.resolve(SHORT), place/"run")
     reference.train_to_the_end(reference.resolve(SHORT), place/"run")
-    whole, gone_on = (from_checkpoint(place/name/"latest.h5")[1] for name in ("whole", "run"))
+    whole, gone_on = (from_checkpoint(folder/"run"/"latest.h5")[1] for folder in (written[0], place))
     assert gone_on.epoch == 2
     np.testing.assert_array_equal(gone_on.parameters["conv5"]["w"], whole.parameters["conv5"]["w"])
 
@@ -66,8 +81,8 @@ def test_a_run_of_other_options_is_refused_and_left_alone(place):
     assert (place/"run/latest.h5").read_bytes() == before
 
 
-def test_a_measurement_that_fails_leaves_the_network_and_its_card_as_they_were(place, monkeypatch):
-    reference.main(["drawn", "--output", str(place/"run")])
+def test_a_measurement_that_fails_leaves_the_network_and_its_card_as_they_were(place, written, monkeypatch):
+    shutil.copytree(written[0], place, dirs_exist_ok=True)
     before = {name: (place/"networks"/name).read_bytes() for name in files(place)}
     def fail(*_):
         raise KeyboardInterrupt

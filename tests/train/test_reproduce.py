@@ -24,6 +24,7 @@ from train.paper import transfers as of_transfer
 from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, number, of_two_groups, paired
 from train.reproduce import main
 from zfcore import plots, results, trained
+from zfcore.analysis import probing
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
@@ -58,7 +59,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    """Figures take longer than all else: each is one pixel."""
+    """Figures take longer than all else: each is one pixel. Each classifier is fitted with two values of C."""
+    monkeypatch.setattr(probing, "GRID", {kind: grid[1:3] for kind, grid in probing.GRID.items()})
     monkeypatch.setattr(plots, "save", lambda drawn, path: Image.new("RGB", (1, 1)).save(path))
     for name in ("occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "correspondence", "unit_blocks",
                  "beside_paper", "learning_curves",

@@ -11,13 +11,14 @@ import sys
 import time
 
 import pytest
+from matplotlib.figure import Figure
 
 import zfcore
 from tests.train.test_loop import ROOT, assert_same_bits
 from tests.spoken import in_one
 from train.__main__ import main
 from train.evaluate import main as evaluate
-from zfcore import checkpoint, system
+from zfcore import checkpoint, plots, system
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.data import loader
@@ -58,6 +59,8 @@ def test_a_disk_that_refuses_a_file_is_named_and_the_run_goes_on_when_it_is_mend
                 raise OSError(code, os.strerror(code))
         flush(path)
     monkeypatch.setattr(checkpoint, "flush", refuse)
+    for figure in ("learning_curves", "filters"):                             # what they show takes long and does not matter
+        monkeypatch.setattr(plots, figure, lambda *_: Figure((1, 1)))
     said = refused(capsys, *options, "--output", run)
     assert name in said and os.strerror(code) in said and cure in said and f"--resume {run}" in said
     assert not list(run.rglob("*.part")) and load(run/"latest.h5").epoch <= 1
