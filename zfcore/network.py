@@ -186,8 +186,8 @@ class Network:
 
     def copy(self) -> "Network":
         """The same network with layers of its own. The arrays they share: `layer.parameters["w"] = other` replaces one's own
-        alone, but what is written into an array, as by `w[...] = 0` or `SGD.step`, is written into that of both. `copy.deepcopy` and
-        `load` share nothing."""
+        alone, but what is written into an array, as by `w[...] = 0` or `SGD.step`, is written into that of both. `copy.deepcopy`
+        shares nothing, and `Training.begin` none of the arrays of a network that it is given."""
         twin = Network(self.name, self.input_shape, self.layers)
         twin.drawn = self.drawn
         return twin
@@ -273,8 +273,9 @@ class Network:
         return self._copied()
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
-        """Take over copies of {layer name: {"w": array, "b": array}}, and of {layer name: {...}} of the layers with buffers.
-        Raises Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
+        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers; on a CPU arrays
+        of float32 themselves, which the network then shares, as `copy` does, but for those that may not be written into. Raises
+        Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
         given = {"parameters": (self.parameter_shapes(), parameters),
                  "buffers": (self.buffer_shapes(), {} if buffers is None else buffers)}
         check_device(device)
@@ -288,8 +289,8 @@ class Network:
                     check.finite(f"{name}.{key}", arrays[name][key])
         for what, (shapes, arrays) in given.items():
             for name, of_layer in shapes.items():
-                setattr(self[name], what, {key: device.array(np.array(to_host(arrays[name][key]), np.float32, order="C"))
-                                           for key in of_layer})       # training writes into them
+                setattr(self[name], what, {key: device.array(np.require(to_host(arrays[name][key]), np.float32, ["C", "W"]))
+                                           for key in of_layer})
         return self._copied()
 
     def use(self, precision: Precision) -> "Network":

@@ -23,7 +23,7 @@ CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "a map smaller than the window":       (16, 3, 3, 8, 96, 2, 1, 0, (3, 2, 1, "ceil")),
 }
 
-APART = {}      # (device, of what, precision) -> what comes of one operation after the other
+APART = {}      # (device, name, precision) -> y and switches of one after the other
 
 
 def chain(name, dtype=np.float32):
@@ -35,23 +35,16 @@ def chain(name, dtype=np.float32):
     return (x, w, b/4), (S, P), pool
 
 
-def first_asked(machine, of, precision, work):
-    """`work()` there, in whatever way it was asked for first: all ways give its bits, which the tests of its operations say."""
-    if (key := (machine.device, of, precision)) not in APART:
-        APART[key] = work()
-    return APART[key]
-
-
 def one_after_the_other(machine, name, precision):
-    """(y, switches) of conv2d, ReLU and maxpool."""
-    def work():
+    """(y, switches) of conv2d, ReLU and maxpool there, in whatever way they were asked for first: all ways give their bits,
+    which their own tests say."""
+    if (key := (machine.device, name, precision)) not in APART:
         (x, w, b), (S, P), pool = chain(name)
         stored = machine.stored(precision)
         between = conv2d(stored(x), stored(w), machine.array(b), S, P, relu=True, precision=precision)[0]
         y, (switches, *_) = maxpool(between, *pool)
-        return machine.host(y), machine.host(switches)
-
-    return first_asked(machine, name, precision, work)
+        APART[key] = machine.host(y), machine.host(switches)
+    return APART[key]
 
 
 # Tiles of fp32x3, which rounds to TF32 twice, take turns as those of TF32 do.
@@ -127,15 +120,11 @@ def test_the_gradient_of_both_has_the_bits_of_one_behind_the_other_and_the_bias_
     (x, w, b), (S, P), pool = chain("windows over every border")
     x[~np.isfinite(x)] = 1
     x, w, b = *map(machine.stored(precision), (x, w)), machine.array(b)
-
-    def one_behind_the_other():
-        cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool, precision=precision)
-        dy = np.random.default_rng(9).standard_normal(y.shape, np.float32)
-        dy = from_bf16(to_bf16(dy)) if precision == "bf16" else dy
-        stored = machine.stored(precision)(dy)
-        return cache, of_pool, dy, stored, conv2d_backward(maxpool_backward(stored, of_pool), cache)
-
-    cache, of_pool, dy, stored, apart = first_asked(machine, "gradients", precision, one_behind_the_other)
+    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool, precision=precision)
+    dy = np.random.default_rng(9).standard_normal(y.shape, np.float32)
+    dy = from_bf16(to_bf16(dy)) if precision == "bf16" else dy
+    stored = machine.stored(precision)(dy)
+    apart = conv2d_backward(maxpool_backward(stored, of_pool), cache)
     *bits, db = machine.results(lambda: conv2d_maxpool_backward(stored, cache, of_pool))
     for got, wanted in zip(bits, map(machine.host, apart)):
         assert got.tobytes() == (from_bf16(wanted) if wanted.dtype == BF16 else wanted).tobytes()
@@ -151,25 +140,20 @@ def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_m
     monkeypatch.setitem(conv2d_kernels.FILTER_GRADIENT_KERNELS, precision, [
         kernel for kernel in conv2d_kernels.FILTER_GRADIENT_KERNELS[precision] if kernel.defines["BM"] == 160])
 
-    def of_the_map(name):
+    def ways(name):
         (x, w, _), (S, P), pool = chain(name)
         x[~np.isfinite(x)] = 1
         x, w = map(machine.stored(precision), (x[:, :, :12, :8], w))
         cache, (y, of_pool) = conv2d_maxpool(x, w, None, S, P, pool, precision=precision)
         dy = machine.stored(precision)(np.random.default_rng(9).standard_normal(y.shape, np.float32))
         with tuning.use(slice_terms=100):
-            return dy, cache, of_pool, conv2d_backward(maxpool_backward(dy, of_pool), cache, need_dx=False)[1]
-
-    apart = [first_asked(machine, f"dw, {name}", precision, lambda name=name: of_the_map(name)) for name in names]
-
-    def on_its_way(dy, cache, of_pool, _):
-        with tuning.use(slice_terms=100):
             assert gradient_fits(cache, of_pool)
-            return conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1]
+            return (conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1],
+                    conv2d_backward(maxpool_backward(dy, of_pool), cache, need_dx=False)[1])
 
-    found = machine.results(lambda: [on_its_way(*row) for row in apart])
-    for name, dw, (*_, wanted) in zip(names, found, apart, strict=True):
-        assert np.isfinite(dw).all() and dw.any() and dw.tobytes() == machine.host(wanted).tobytes(), name
+    found = machine.results(lambda: [dw for name in names for dw in ways(name)])
+    for name, one, other in zip(names, found[::2], found[1::2], strict=True):
+        assert np.isfinite(one).all() and one.any() and one.tobytes() == other.tobytes(), name
 
 
 @executor.asynchronous()

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -666,7 +667,8 @@ def made_ready(network, config, device):
         raise check.Expected(f"{network.name}: {lacking[0]}", "weights, as other layers have some", "none yet",
                              "init(seed) draws those of all layers, --init-from takes another run's, but for a last layer of "
                              "other classes")
-    network.load(own, device, network.buffers()).use(config.precision)
+    parameters, buffers = deepcopy((own, network.buffers()))        # others may have the same arrays, as of `with_classes`
+    network.load(parameters, device, buffers).use(config.precision)
     return Origin({"network": network.name}, f"weights of the network {network.name} that was given, which is trained further "
                   f"itself; seed {config.seed} draws the order of the pictures, crops and dropout, not these")
 
