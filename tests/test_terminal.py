@@ -403,7 +403,8 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(words):
 def test_what_the_system_refuses_is_a_sentence(capsys):
     for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"),
                   PermissionError(13, "no", "x"), ImportError("_c.so: failed to map segment from shared object"),
-                  OSError("Could not find/load shared object file 'libllvmlite.so' from resource location")):
+                  OSError("Could not find/load shared object file 'libllvmlite.so' from resource location"),
+                  SystemError("error return without exception set")):
         @check.exit_with_message
         def main(error=error):
             raise error

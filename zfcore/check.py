@@ -297,4 +297,5 @@ def of_the_system(error: Exception) -> bool:
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     no_library = isinstance(error, (ImportError, OSError)) and re.search(NO_LIBRARY, str(error)) is not None
     refused = isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)
-    return isinstance(error, MemoryError) or no_thread or no_library or refused
+    no_words = isinstance(error, SystemError) and "exception" in str(error)                # Python's own, where memory is gone
+    return isinstance(error, MemoryError) or no_thread or no_library or no_words or refused
