@@ -297,5 +297,5 @@ def of_the_system(error: Exception) -> bool:
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     no_library = isinstance(error, (ImportError, OSError)) and re.search(NO_LIBRARY, str(error)) is not None
     refused = isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)
-    no_words = isinstance(error, SystemError) and "exception" in str(error)                # Python's own, where memory is gone
+    no_words = isinstance(error, SystemError) and "without" in str(error)        # setting an exception, for which memory was lacking
     return isinstance(error, MemoryError) or no_thread or no_library or no_words or refused
