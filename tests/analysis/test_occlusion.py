@@ -224,7 +224,7 @@ def test_a_result_comes_back_from_its_file(tmp_path):
     ({"size": 0}, "size of the square"), ({"stride": 0}, "stride of the square"), ({"batch_size": 0}, "batch size"),
     ({"grey": 256}, "grey: expected a whole number from 0 to 255, got 256"), ({"grey": -1}, "grey"),
     ({"layer": "fc6"}, "layer: expected one of maps, got fc6"), ({"layer": "conv9"}, "conv9"),
-    ({"criterion": "mean"}, "criterion: expected one of sum, max"),
+    ({"criterion": "mean"}, "criterion: expected one of max, sum"),
     ({"labels": [1, 5]}, "labels: expected classes 0 to 4, got 5"), ({"labels": [1]}, "labels: expected shape")])
 def test_what_cannot_be_is_one_sentence(options, sentence):
     network, pictures, mean = made("zfnet")

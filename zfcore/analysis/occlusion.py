@@ -10,8 +10,9 @@
 
 The text says neither how large the square is, nor how far it moves, nor how grey it is. In the figure it has 50 of 224
 pixels, moves by 6, is always wholly inside, and is neutral grey. Grey is here 128 of 255 as a pixel of the picture, before
-the mean is subtracted, so that no colour is preferred; and "strongest" is the map whose sum over its places is largest on
-the clean picture, since the sum is what is then followed.
+the mean is subtracted, so that no colour is preferred; and "strongest" is the map with the largest activation on the clean
+picture, as it is of all pictures that excite a unit. The map with the largest sum is often one that fires a little everywhere,
+the same for many pictures, and hardly falls where it is hidden.
 
 A square changes only a part of every map: the outputs whose windows meet it. So the clean picture goes up once, and for
 each place of the square that part alone is computed again, from regions that are filled with the clean maps around what
@@ -89,13 +90,13 @@ class Occlusion:
     others: NDArray[np.float32] | None = None
 
 
-CRITERIA = {"sum": lambda maps: maps.sum(axis=(1, 2)), "max": lambda maps: maps.max(axis=(1, 2))}
+CRITERIA = {"max": lambda maps: maps.max(axis=(1, 2)), "sum": lambda maps: maps.sum(axis=(1, 2))}
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
 def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None = None, *, layer: str | None = None,
               size: int | None = None, stride: int | None = None, grey: int = MID_GREY,
-              criterion: Literal["sum", "max"] = "sum", batch_size: int = 64, incremental: bool = True,
+              criterion: Literal["max", "sum"] = "max", batch_size: int = 64, incremental: bool = True,
               bar: Bar | None = None) -> Occlusion:
     """Slide a grey square over pictures (n,s,s,3), whose centre crop the network sees.
 
@@ -103,7 +104,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
     layer          a layer of maps; None: the last convolution
     size, stride   pixels; None: 50 and 6 of 224, and as much of other inputs
     grey           0..255, the pixel value of the square
-    criterion      what makes a map the strongest
+    criterion      what makes a map the strongest: its largest activation, or the sum of all of them
     batch_size     places computed at once; memory grows with it
     incremental    False: every layer is computed as a whole at every place, to compare with
     bar            moved on by one a place

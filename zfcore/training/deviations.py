@@ -126,6 +126,8 @@ ANALYSES = (
               "the figure fits none better"),
     Deviation("square of figure 7", "grey", "128 of 255 before the mean is subtracted; 50 of 224 pixels, moved by 6",
               "measured in the figure"),
+    Deviation("strongest map (figure 7)", "the strongest response", "the largest activation; `--criterion sum` follows the largest sum",
+              "as everywhere else; the largest sum is often that of a map which fires a little everywhere"),
     Deviation("signs of table 1", "", "-1, 0, 1 of features behind the ReLU, per feature and pair",
               "only so are scores near 0.07 possible"),
     Deviation("features and C of table 7", "",
