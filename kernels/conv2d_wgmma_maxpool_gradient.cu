@@ -196,7 +196,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_maxpool_gr
             if (threadIdx.x % 8 == 0 && work.f0 + f < conv.F) mine[(long long)conv.C * K * K * conv.F + f] = bias[k];
         }
     } else {
-        registers_increase<208>();
+        registers_increase<200>();               // the rest of 3 * 168, which a launch of 384 threads gets
         float d[BM / 64][BN / 2];
         multiply(ring, (end - first) * STRIDE, conv.S * conv.C, d);
 #pragma unroll

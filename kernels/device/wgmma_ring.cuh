@@ -94,7 +94,7 @@ __device__ __forceinline__ void release(Mbar &empty)
 }
 
 // The sums of a consumer over `steps` stages. A stage is let go when the product after it has been asked for and its own is
-// done.
+// done. A step without products has no group: an empty one would be the one that wait<1> leaves open.
 template <bool A_MN, bool B_MN, class Work>
 __device__ __forceinline__ void consume(const Work &work, WgmmaRing &ring, Turn &turn, int steps, float (&d)[BN / 2])
 {
@@ -106,7 +106,7 @@ __device__ __forceinline__ void consume(const Work &work, WgmmaRing &ring, Turn 
         const Stage &stage = ring.stages[turn.stage];
         mbar_wait(&ring.full[turn.stage], turn.parity);
         wgmma_fence();
-        if (work.used(step))
+        if (work.used(step)) {
 #pragma unroll
             for (int k = 0; k < CHUNK; k += 16) {
                 Operand a = A_MN ? wgmma_mn_major(stage.a[consumer] + 128 * k, sizeof stage.a[0], 1024)
@@ -115,8 +115,9 @@ __device__ __forceinline__ void consume(const Work &work, WgmmaRing &ring, Turn 
                                  : wgmma_k_major(stage.b[0] + 2 * k);
                 wgmma_bf16<A_MN, B_MN>(d, a, b, true);
             }
-        wgmma_commit();
-        wgmma_wait<1>();
+            wgmma_commit();
+            wgmma_wait<1>();
+        } else wgmma_wait<0>();
         if (step > 0) release(ring.empty[before]);
         before = turn.stage;
         turn.advance();

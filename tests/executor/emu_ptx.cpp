@@ -307,7 +307,7 @@ bool ptx_finish_a_copy()
 struct Wgmma { bool tf32, accumulate, a_mn, b_mn; int n; uint64_t a, b; float *d; };
 struct Product : Wgmma { float *lanes[32]; std::vector<float> saved; unsigned group; int first; Site here; };
 static std::vector<Product> products;
-static unsigned groups[MAX_THREADS / 32];
+static unsigned groups[MAX_THREADS / 32], grouped[MAX_THREADS / 32];            // committed, and the products in them
 
 // The shared address of element (mn, k) of an operand. 128-byte swizzle, K-major: rows of 128 bytes along k, 8 rows in an
 // atom of 1024 bytes, atoms `stride` apart. MN-major: rows of 64 elements along mn, 8 of them (k) in an atom, atoms `stride`
@@ -409,7 +409,14 @@ void wgmma(bool tf32, int n, float *d, uint64_t a, uint64_t b, bool accumulate, 
     warp(~0u, "wgmma", &mine, wgmma_all, here);
 }
 void wgmma_fence(Site here) { enter("wgmma_fence", here).fenced = true; }
-static void commit_all(void **, unsigned) { groups[current / 32]++; }
+/* An empty group is allowed, but none is meant: where products are asked for on some ways to a commit only, ptxas ends their
+   group by itself and makes one more of a product into no register, which is then the one that wait<1> leaves open. */
+static void commit_all(void **, unsigned)
+{
+    Fiber &f = fibers[current];
+    if (f.products == grouped[current / 32]) fail(f.here, "wgmma_commit of no products");
+    groups[current / 32]++, grouped[current / 32] = f.products;
+}
 void wgmma_commit(Site here) { warp(~0u, "wgmma_commit", 0, commit_all, here); }
 static void wgmma_wait_all(void **lanes, unsigned)
 {
@@ -430,8 +437,8 @@ void fence_async_proxy(Site here)
     enter("fence_async_proxy", here);
     if (launch->race) race::fence(current);
 }
-/* Registers come from the block's pool, an SM's 65536, of which a kernel with __launch_bounds__(threads, 1) starts with an
-   equal share a thread. More are waited for until others have given theirs. */
+/* Registers come from the block's pool, which holds what the launch gave to all of its threads, less than an SM has: 384
+   threads of 168 leave 1024 of 65536 outside. More are waited for until others have given theirs. */
 void registers_change(bool more, unsigned count, Site here)
 {
     const char *what = more ? "registers_increase" : "registers_decrease";
@@ -442,7 +449,7 @@ void registers_change(bool more, unsigned count, Site here)
     warp(~0u, what, 0, nothing, here);
     int first = first_of(rank_of(current)), end = first + launch->block;
     auto taken = [=] { unsigned sum = 0; for (int t = first; t < end; t++) sum += fibers[t].registers; return sum; };
-    while (more && taken() + count - f.registers > 65536) wait_as(AT_REGISTERS);
+    while (more && taken() + count - f.registers > launch->block * registers_at_launch()) wait_as(AT_REGISTERS);
     f.registers = count;
     for (int t = first; t < end && !more; t++) if (fibers[t].state == AT_REGISTERS) wake(t);
 }
@@ -451,7 +458,7 @@ void registers_change(bool more, unsigned count, Site here)
 void ptx_start_block()
 {
     clocks.clear(), in_flight.clear(), products.clear();
-    std::fill_n(groups, MAX_THREADS / 32, 0);
+    std::fill_n(groups, MAX_THREADS / 32, 0), std::fill_n(grouped, MAX_THREADS / 32, 0);
 }
 void ptx_end_block()
 {

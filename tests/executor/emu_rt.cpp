@@ -323,7 +323,7 @@ static void run_cluster(unsigned first)              // number of its first bloc
         Fiber &f = fibers[t];
         f.state = READY, f.doing = "the kernel", f.here = {"", 0};
         f.copies.clear(), f.group = 0, f.products = 0, f.products_hash = 0, f.fenced = false;
-        f.registers = std::min(255u, 65536 / l.block) / 8 * 8;
+        f.registers = registers_at_launch();
         prepare(contexts[t], t);
     }
     for (int w = 0; w < warps; w++) {

@@ -28,6 +28,8 @@ extern char *arenas[MAX_CLUSTER], *arena;            // dynamic shared memory of
 inline int rank_of(int fiber)                        // the number of its block in the cluster
 { return launch->cluster == 1 ? 0 : fiber / (int)launch->block; }                // a division takes longer than all else of a turn
 inline int first_of(int rank) { return rank * (int)launch->block; }              // its first fiber
+inline unsigned registers_at_launch()                // of a thread, in a kernel with __launch_bounds__(threads, 1)
+{ return std::min(255u, 65536 / launch->block) / 8 * 8; }
 bool has_left(int rank);                             // all threads of that block have returned
 bool in_arena(const char *p, int rank);
 const char *who(int fiber);                          // "thread 12", in a cluster "thread 12 of block 1"

@@ -8,7 +8,7 @@ from threading import Lock
 import numpy as np
 import pytest
 
-from bench import resources
+from bench import resources, sass
 from bench.__main__ import main
 from tests.executor import emu
 from tests.executor.probe import SOURCE, probes, translation
@@ -88,6 +88,17 @@ def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
     assert resources.resources(kernel, arch).spills == 0, log
     complaints = [line for line in log.splitlines() if re.search(r"warning|serialized|injected|C75\d\d", line)]
     assert not complaints
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel.arch], ids=named)
+def test_machine_code_is_what_the_executor_takes_wgmma_to_be(compiling, kernel):
+    """A launch gets the registers that the executor has its block deal out, and each group of products is of the kernel's own:
+    a group that may be empty the compiler fills with a product into no register, 255."""
+    assert resources.resources(kernel).registers == min(255, 65536//kernel.block)//8*8
+    code = sass.instructions(resources.compiled(kernel)[0], kernel.name)
+    into = code[sass.kinds_of(code) == "HGMMA", 0] >> np.uint64(16) & np.uint64(255)
+    assert len(into) and not (into == 255).any()
 
 
 @needs_nvrtc
