@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything a GPU is needed for, without a network, as seven calls of less than nine minutes: bash bench/on_gpu.sh NUMBER [OUTDIR]
 #
-#   1   the device, one tiny kernel per PTX primitive (hardware.npz belongs into tests/executor/), the tests but those of
-#       conv2d, two epochs on drawn pictures
+#   1   the device, one tiny kernel per PTX primitive (hardware.npz belongs into tests/executor/), the tests of what uses wgmma,
+#       each file by itself so that a kernel that hangs keeps none of the other from its answer, and of all but conv2d, two epochs
+#       on drawn pictures
 #   2   ceilings: copy, multiply-adds, mma.sync, wgmma, from L2 to shared memory, which decides how convolutions are to be built;
 #       then which tiles are quickest here, which the calls after it go by (that table belongs beside them: see python -m bench tune)
 #   3   the training step in bf16 and tf32 beside PyTorch, and what of it each kernel takes
@@ -11,9 +12,10 @@
 #   6   the rest: the tests of conv2d, every kernel timed
 #   7   zfnet on the pictures in the folder $ZFCORE_DATA, in bf16 and in fp32
 #
-# Each call compiles the kernels first, on all cores. OUTDIR is $OUT unless it is given. There each step leaves NAME.log as it goes,
-# and what it measures in NAME/<device>-<date>.json, written anew after every case (that of `bench` belongs into bench/results/);
-# summary.txt says which step failed. A step that fails or takes too long does not keep the next one from running.
+# Each call compiles the kernels first, on all cores. OUTDIR is $OUT unless it is given. There log.txt has what each step says as
+# it goes, and NAME/<device>-<date>.json what it measures, written anew after every case (that of `bench` belongs into
+# bench/results/); summary.txt says which step failed. They are few files, as some machines give no more than eight back. A step
+# that fails or takes too long does not keep the next one from running.
 #
 # Wants Python with CuPy, NumPy, h5py, Pillow, pytest, matplotlib, tqdm and threadpoolctl; PyTorch and nvidia-cudnn-frontend are
 # measured beside ours where they are installed.
@@ -30,13 +32,13 @@ runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
 failed=0
 
-step() {                                    # step NAME SECONDS COMMAND...: runs it, its output in NAME.log
+step() {                                    # step NAME SECONDS COMMAND...: runs it, its output in log.txt
     local name=$1 seconds=$2 begun=$SECONDS status
     shift 2
-    echo "== $name: $*"
-    timeout --kill-after=5 "$seconds" "$@" > "$out/$name.log" 2>&1
+    echo "== $name: $*" | tee -a "$out/log.txt"
+    timeout --kill-after=5 "$seconds" "$@" >> "$out/log.txt" 2>&1
     status=$?
-    tail -n 4 "$out/$name.log"
+    tail -n 4 "$out/log.txt"
     if [ "$status" = 0 ]; then status=passed
     elif [ "$status" = 124 ] || [ "$status" = 137 ]; then status="stopped after $seconds s"; failed=1
     else status="failed, exit status $status"; failed=1; fi
@@ -65,12 +67,15 @@ installed() {
 cat "$out/device.txt"
 step compile 100 "$python" -m bench compile
 case $number in
-1)  step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
-    step tests 280 "$python" -m pytest tests/train/test_graph.py tests/gpu tests/kernels -k "test_graph or gpu and not conv2d" -p no:cacheprovider
-    trained synthetic 80 --epochs 2;;
+1)  step probe 60 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
+    for name in conv2d_wgmma conv2d_maxpool; do
+        step "$name" 45 "$python" -m pytest "tests/kernels/test_$name.py" -k gpu -p no:cacheprovider
+    done
+    step tests 180 "$python" -m pytest tests/train/test_graph.py tests/gpu tests/kernels -k "test_graph or gpu and not conv2d" -p no:cacheprovider
+    trained synthetic 60 --epochs 2;;
 2)  measure ceilings 120 --only ceilings
     step tune 280 "$python" -m bench tune
-    cp "${XDG_CACHE_HOME:-$HOME/.cache}"/zfcore/kernels/*.json "$out" 2> /dev/null;;
+    cp "${XDG_CACHE_HOME:-${HOME:-/root}/.cache}"/zfcore/kernels/*.json "$out" 2> /dev/null;;
 3)  measure step 400 --only "training step" --precisions bf16 tf32 --rounds 8;;
 4)  measure conv4 200 --only " conv4 " --rounds 8
     measure conv2 200 --only " conv2 " --rounds 8;;
@@ -78,7 +83,7 @@ case $number in
         --export "$out/conv4" "$python" -m bench --only "conv4 forward" --precisions bf16 --rounds 1
     for tool in memcheck racecheck; do
         installed compute-sanitizer && step "$tool" 120 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            "$python" -m pytest tests/kernels -k "gpu and (maxpool or relu or softmax or strongest)" -p no:cacheprovider
+            "$python" -m pytest tests/kernels -k "gpu and (maxpool or relu or softmax or strongest) and not wgmma" -p no:cacheprovider
     done;;
 6)  step tests 150 "$python" -m pytest tests/kernels -k "gpu and conv2d" -p no:cacheprovider
     measure bench 270 --rounds 5;;

@@ -83,18 +83,17 @@ def multicast(array, mask0, mask1):
                  grid=(2,))
 
 
-def warpgroup(seed, n, a_mn=False, b_mn=False, tf32=False):
+def warpgroup(seed, n, a_mn=False, b_mn=False, tf32=False, K=64):
+    """K of bf16, by operands along whose rows of 128 bytes it runs always 64; 32 of tf32."""
     rng = np.random.default_rng(seed)
-    if tf32:                                                                  # K = 32 in 4 steps: rows of 128 bytes
-        words = small(rng, (64 + n)*32).view(np.uint32)
-    else:                                                                     # K = 64 in 4 steps
-        words = bf16_bits(small(rng, (64 + n)*64)).view(np.uint32)
+    words = small(rng, (64 + n)*32) if tf32 else bf16_bits(small(rng, (64 + n)*K))
+    words = words.view(np.uint32)
     defines = {"WIDTH": n, "A_IS_MN": str(a_mn).lower(), "B_IS_MN": str(b_mn).lower(), **({"TF32": 1} if tf32 else {})}
-    return Probe("warpgroup", [words, words.size, 64*128, 4, 8192], (n//2, 128), np.float32, 128, words.size*4, True, defines)
+    return Probe("warpgroup", [words, words.size, 128*K, K//16, 128*K], (n//2, 128), np.float32, 128, words.size*4, True, defines)
 
 
 def probes():
-    """name -> Probe; the same inputs on every machine."""
+    """name -> Probe, what kernels use before what none does; the same inputs on every machine."""
     rng = np.random.default_rng(0)
     x = conversions()
     images = rng.integers(1, 60000, (3, 7, 6, 64)).astype(np.uint16)            # (N,H,W,C)
@@ -114,10 +113,6 @@ def probes():
         "tma 3d": tile(words.reshape(15, 42, 8), 3, 8*5*3, (4, -2, 13), box=(8, 5, 3)),
         "tma 4d": tile(words.reshape(15, 6, 7, 8), 4, 4*3*2*2, (2, 5, -1, 12), box=(4, 3, 2, 2)),
         "tma 5d": tile(words, 5, 4*2*2*2*2, (6, -1, 3, 1, 2), box=(4, 2, 2, 2, 2)),
-        "tma im2col": tile(images, 0, 16*30, (32, 1, 2, 0, 2, 1),
-                           channels=32, pixels=30, lower=(-1, -1), upper=(-1, -1)),
-        "tma im2col stride 2": tile(images, 0, 32*21, (0, -1, 3, 0, 1, 2), channels=64, pixels=21,
-                                    lower=(-1, -1), upper=(-2, -1), steps=(1, 2, 2, 1), swizzle=True),
         "tma multicast": multicast(images.reshape(-1, 64)[:48], 3, 3),
         "tma multicast, each to the other": multicast(images.reshape(-1, 64)[48:80], 2, 1),
         "tma multicast, one to both, one to nobody": multicast(images.reshape(-1, 64)[:32], 0, 3),
@@ -125,10 +120,16 @@ def probes():
         "wgmma bf16 b mn-major": warpgroup(1, 128, b_mn=True),
         "wgmma bf16 a mn-major": warpgroup(2, 64, a_mn=True),
         "wgmma bf16 both mn-major": warpgroup(3, 128, a_mn=True, b_mn=True),
+        "wgmma bf16 b mn-major n=256": warpgroup(5, 256, b_mn=True),
+        "wgmma bf16 both mn-major n=192 k=48": warpgroup(6, 192, a_mn=True, b_mn=True, K=48),
         "fence.proxy": replace(warpgroup(4, 64), kernel="rewritten",
                                values=[bf16_bits(small(rng, 128*64)).view(np.uint32), 64*64, 3]),
         "setmaxnreg": Probe("registers", [small(rng, 180)], (384,), np.float32, 384, hopper=True),
         **{f"wgmma tf32 n={n}": warpgroup(n, n, tf32=True) for n in (64, 96, 128, 192, 256)},
+        "tma im2col": tile(images, 0, 16*30, (32, 1, 2, 0, 2, 1),
+                           channels=32, pixels=30, lower=(-1, -1), upper=(-1, -1)),
+        "tma im2col stride 2": tile(images, 0, 32*21, (0, -1, 3, 0, 1, 2), channels=64, pixels=21,
+                                    lower=(-1, -1), upper=(-2, -1), steps=(1, 2, 2, 1), swizzle=True),
     }
 
 
@@ -198,10 +199,13 @@ def main(arguments):
     import cupy
     major, minor = map(int, divmod(int(cupy.cuda.Device().compute_capability), 10))
     arch = f"sm_{major}{minor}" + "a"*(major == 9)
-    answers = {name: run_on_gpu(probe, cupy, arch) for name, probe in probes().items() if major == 9 or not probe.hopper}
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    path = Path(arguments[1]) if arguments[1:] else HARDWARE
-    np.savez_compressed(path, device=device, **answers)
+    path, answers = Path(arguments[1]) if arguments[1:] else HARDWARE, {}
+    for name, probe in probes().items():
+        if major == 9 or not probe.hopper:
+            print(name, flush=True)
+            answers[name] = run_on_gpu(probe, cupy, arch)
+            np.savez_compressed(path, device=device, **answers)            # after each, as the next one may never end
     print(f"{len(answers)} probes on {device} -> {path}")
 
 
