@@ -24,6 +24,7 @@ static void check_shared(const void *address, size_t bytes, size_t alignment, co
 static void perform(const Copy &c)
 {
     fibers[current].here = c.here;                              // so that a fault names the copy, not the wait
+    if (launch->race) race::on_its_way(c.dst, c.bytes, 0);
     race::access(c.dst, c.bytes, race::WRITE, c.here);
     if (!c.pred) { memset(c.dst, 0, c.bytes); return; }
     race::access(c.src, c.bytes, race::READ, c.here);
@@ -37,6 +38,7 @@ void cp_async(void *dst, const void *src, unsigned bytes, bool pred, Site here)
     if (launch->eager_copies) return perform({(char *)dst, (const char *)src, bytes, pred, f.group, here});
     race::access(dst, bytes, race::WRITE, here);
     memset(dst, 0xff, bytes);
+    if (launch->race) race::on_its_way((char *)dst, bytes, where_of(here));
     f.copies.emplace_back((char *)dst, (const char *)src, bytes, pred, f.group, here);
 }
 void cp_async_commit(Site here) { enter("cp_async_commit", here).group++; }
@@ -47,6 +49,11 @@ void cp_async_wait(unsigned pending, Site here)
     while (done < f.copies.size() && f.copies[done].group + pending < f.group) perform(f.copies[done++]);
     f.copies.erase(f.copies.begin(), f.copies.begin() + done);
     f.here = here;
+}
+
+void ptx_end_thread()
+{
+    for (const Copy &c : fibers[current].copies) perform(c);
 }
 
 // ------------------------------------------------------------------------------------------- ldmatrix and mma.sync

@@ -82,6 +82,17 @@ typedef std::array<Access, 4> Word;
 static std::vector<Word> dynamic_words[MAX_CLUSTER], static_words;
 static std::vector<std::vector<Word>> buffer_words;
 
+// Of every 4 bytes of shared memory, where the cp.async stands that is on its way there; 0: none. Whoever touches them before its
+// thread has waited, be it that thread itself, or ordered behind the issue, cannot know what is there.
+static std::vector<uint64_t> dynamic_landing[MAX_CLUSTER], static_landing;
+
+void on_its_way(const char *to, size_t bytes, uint64_t where)
+{
+    bool fixed = to >= statics && to < statics + statics_bytes;
+    auto &landing = fixed ? static_landing : dynamic_landing[rank_of(current)];
+    std::fill_n(landing.begin() + (to - (fixed ? statics : arena)) / 4, bytes / 4, where);
+}
+
 static void look(Word &word, const Access &mine, bool global, const char *name, long offset)
 {
     static const char *verbs[] = {"read", "write", "atomic"};
@@ -131,17 +142,18 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     const char *p = (const char *)address;
     if (!launch || on_stack(p)) return;
     std::vector<Word> *words = nullptr;
+    std::vector<uint64_t> *landing = nullptr;
     const char *start, *name;
     bool shared = true;
     int rank = 0;
     while (rank < (int)launch->cluster && !in_arena(p, rank)) rank++;
     if (rank < (int)launch->cluster) {
-        words = &dynamic_words[rank], start = arenas[rank], name = "dynamic shared memory";
+        words = &dynamic_words[rank], landing = &dynamic_landing[rank], start = arenas[rank], name = "dynamic shared memory";
         if (p + bytes > start + launch->shared)
             fail_at(where, "outside dynamic shared memory: byte offset %ld of %u", (long)(p - start), launch->shared);
         if (rank != rank_of(thread)) reached[rank][thread] = {now, where};
     } else if (p >= statics && p < statics + statics_bytes)
-        words = &static_words, start = statics, name = "static shared memory";
+        words = &static_words, landing = &static_landing, start = statics, name = "static shared memory";
     else
         for (int k = 0; k < launch->n_buffers && !words; k++) {
             const Buffer &b = launch->buffers[k];
@@ -157,6 +169,8 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     for (size_t first = p - start, end = first + bytes; first < end; first = (first / 4 + 1) * 4) {
         uint8_t mask = 15 << first % 4 & 15;
         if (end < (first / 4 + 1) * 4) mask &= 15 >> (4 - end % 4);
+        if (uint64_t copy = shared ? (*landing)[first / 4] : 0)
+            fail_at(where, "race in %s at byte %zu: the copy of %s is on its way there", name, first, place(copy));
         Access mine = {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), uint8_t((kind & PROXY) != 0)};
         look((*words)[first / 4], mine, !shared, name, first);
     }
@@ -217,8 +231,11 @@ static void count()
 // ------------------------------------------------------------------------------------------------- course of a launch
 void start_launch()
 {
-    for (unsigned rank = 0; rank < launch->cluster; rank++) dynamic_words[rank].resize((MAX_SHARED + 1024) / 4);
-    static_words.resize(statics_bytes / 4 + 1);
+    for (unsigned rank = 0; rank < launch->cluster; rank++) {
+        dynamic_words[rank].resize((MAX_SHARED + 1024) / 4);
+        dynamic_landing[rank].assign((MAX_SHARED + 1024) / 4, 0);
+    }
+    static_words.resize(statics_bytes / 4 + 1), static_landing.assign(statics_bytes / 4 + 1, 0);
     buffer_words.assign(launch->n_buffers, {});
     for (int k = 0; k < launch->n_buffers; k++)
         if (launch->buffers[k].writable) buffer_words[k].resize(launch->buffers[k].bytes / 4 + 1);

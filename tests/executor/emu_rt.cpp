@@ -293,6 +293,7 @@ static void **values;                                // the kernel's arguments
 static void run_thread()
 {
     launch->call(values);
+    ptx_end_thread();
     Fiber &f = fibers[current];
     int w = current / 32, lane = current % 32;
     int rank = rank_of(current);

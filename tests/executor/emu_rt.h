@@ -46,6 +46,7 @@ inline uint64_t where_of(Site s) { return (uint64_t)s.file | (uint64_t)s.line <<
 [[noreturn]] void fail_at(uint64_t where, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void ptx_start_block();                              // emu_ptx.cpp: forget everything in flight
+void ptx_end_thread();                               //   what nobody has waited for lands at the latest then
 void ptx_end_block();                                //   refuse to end with copies or products in flight
 bool ptx_finish_a_copy();                            //   lazy TMA loads take effect when nothing else can run
 
@@ -63,6 +64,7 @@ void release(Clock &clock, int thread);              // what `thread` knows flow
 void acquire(const Clock &clock, int thread);        // ... and from there into `thread`
 void fence(int thread);                              // what it has written is seen by TMA and wgmma from now on
 void access(int thread, const void *p, size_t bytes, Kind kind, uint64_t where);
+void on_its_way(const char *to, size_t bytes, uint64_t where);            // a cp.async of the running thread; 0: it has landed
 void block_meets(int rank);                          // __syncthreads
 void leave(int rank);                                // all threads of that block have returned
 inline void access(const void *p, size_t bytes, Kind kind, Site here)
