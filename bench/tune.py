@@ -61,18 +61,18 @@ def main(args):
 
 
 def passes(network):
-    """(run, draw) of every convolution of the network on its way up and on its way down, in each precision,
-    as bench/cases.py has them."""
+    """(run, draw) of every convolution of the network on its way up and on its way down, in each precision and in bf16 as a
+    step of training has them too, as bench/cases.py has them."""
     for k, layer in enumerate(network.layers):
         if not isinstance(layer, Conv):
             continue
         shape, out, (_, S, P) = network.shapes[k], network.shapes[k + 1], layer.window()
         w_shape = layer.parameter_shapes(shape)["w"]
-        for precision in PRECISIONS:
-            up = lambda x, w, layer=layer, S=S, P=P, precision=precision: conv2d(
-                x, w, None, S, P, layer.groups, layer.rounding, precision=precision)[0]
-            down = lambda dy, w, layer=layer, S=S, P=P, shape=shape, precision=precision: conv2d_transpose(
-                dy, w, S, P, *shape[1:], layer.groups, precision)
+        for precision, training in [*((precision, False) for precision in PRECISIONS), ("bf16", True)]:
+            how = dict(precision=precision, training=training)
+            up = lambda x, w, layer=layer, S=S, P=P, how=how: conv2d(x, w, None, S, P, layer.groups, layer.rounding, **how)[0]
+            down = lambda dy, w, layer=layer, S=S, P=P, shape=shape, how=how: conv2d_transpose(
+                dy, w, S, P, *shape[1:], layer.groups, **how)
             for run, maps in (up, shape), (down, out):
                 yield run, stored(lambda source, N, maps=maps, w_shape=w_shape: (source.outputs(*maps, N),
                                                                                  source.normal(*w_shape)),

@@ -39,8 +39,16 @@ class Card(NamedTuple):
 def card() -> Card:
     """The current CUDA device. Raises Expected as `find_cupy` does."""
     runtime = find_cupy().cuda.runtime
-    properties = runtime.getDeviceProperties(runtime.getDevice())
-    return Card(properties["name"].decode(), bytes(properties["uuid"]))
+    number = runtime.getDevice()
+    return Card(runtime.getDeviceProperties(number)["name"].decode(), _uuid(number))
+
+
+def _uuid(number):
+    """The 16 bytes that tell a device from any other, asked of the driver: CuPy's end before the first of them that is 0."""
+    driver, handle, uuid = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), (ctypes.c_ubyte*16)()
+    if status := driver.cuDeviceGet(ctypes.byref(handle), number) or driver.cuDeviceGetUuid_v2(uuid, handle):
+        raise RuntimeError(f"the driver does not tell which GPU number {number} is, error {status}")
+    return bytes(uuid)
 
 
 def count() -> int:

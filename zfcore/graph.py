@@ -1,5 +1,6 @@
 """Floor 0: a function's launches recorded as a CUDA graph, and repeated at the price of one."""
 import math
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 from weakref import finalize
@@ -52,8 +53,11 @@ class _Graph:
             stream.begin_capture()
             try:
                 work(*_unpacked(shapes, self.parcel))
-            finally:
-                self.graph = stream.end_capture()
+            except BaseException:
+                with suppress(cupy.cuda.runtime.CUDARuntimeError):   # which finds half a recording, and says no more than that
+                    stream.end_capture()
+                raise
+            self.graph = stream.end_capture()
         current.wait_event(stream.record())
 
     def replay(self, parcel):

@@ -15,7 +15,7 @@ from tests.kernels.conftest import normal
 from zfcore import backend, device
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels, model, tuned
-from zfcore.ops.conv2d import conv2d
+from zfcore.ops.conv2d import conv2d, conv2d_transpose
 
 NAME = "NVIDIA Test 9000"
 SMALL = lambda: zfnet(classes=7, size=34, maps=(4, 8, 8, 8, 4), units=(12, 8))
@@ -33,7 +33,7 @@ def folder(monkeypatch, tmp_path):
 def tuned_here(monkeypatch, capsys):
     """A function: the questions and answers of bench tune on a card whose kernels take as long as `seconds` says, and what it
     printed."""
-    def ran(seconds, N=8):
+    def ran(seconds, N=8, network=SMALL):
         clock = ToldClock()
 
         def replay(tape):
@@ -42,7 +42,7 @@ def tuned_here(monkeypatch, capsys):
         for owner, name, value in ((tune, "select", lambda name: traffic.DEVICE), (tune, "find_cupy", lambda: None),
                                    (tune, "Clock", lambda cupy: clock),
                                    (tune, "card", lambda: types.SimpleNamespace(name=NAME)),
-                                   (tune, "build", lambda name, classes: SMALL()), (gpu, "replay", replay)):
+                                   (tune, "build", lambda name, classes: network()), (gpu, "replay", replay)):
             monkeypatch.setattr(owner, name, value)
         tune.main(types.SimpleNamespace(models=["small"], batch_sizes=[N], rounds=3))
         return json.loads(tuned.path_of(NAME).read_text())["choices"], capsys.readouterr().out
@@ -75,6 +75,24 @@ def test_the_quickest_tile_of_every_question_is_written_and_then_taken(tuned_her
     by_model = launched()
     tuned.use(tuned.Choices())
     assert launched() == by_model
+
+
+def test_the_tiles_of_a_training_step_on_a_hopper_gpu_are_asked_for_too_and_taken(tuned_here, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: conv2d_kernels.HOPPER)
+    network = lambda: zfnet(classes=7, size=34, maps=(32, 64, 64, 64, 32), units=(12, 8))
+    answers, _ = tuned_here(lambda kernel: LONG*(1 if kernel.defines.get("BN") == 192 else 3), network=network)
+    asked = {question: answer for question, answer in answers.items() if "wgmma" in question}
+    assert {question.split()[0] for question in asked} == {"conv2d_wgmma_forward", "conv2d_wgmma_transpose"}
+    assert all("BN=192" in answer["quickest"] for answer in asked.values())
+    x, w = (np.empty(shape, np.uint16).view(traffic.Ghost) for shape in ((64, 5, 5, 8), (64, 3, 3, 64)))
+    for work in (lambda x: conv2d(x, w, None, 1, 1, precision="bf16", training=True),
+                 lambda x: (conv2d_transpose(x, w, 1, 1, 5, 5, precision="bf16", training=True),)):
+        tuned.use(noted := tune.Asked())
+        gpu.recorded(work, [x])
+        (question, kernels), = noted.questions.items()
+        for kernel in kernels:
+            tuned.use(tuned.Choices({question: model.words(kernel)}))
+            assert [launched for launched, _, _ in gpu.recorded(work, [x])[1]] == [kernel]
 
 
 def test_what_other_batches_have_found_stays_in_the_table_of_the_same_kernels(tuned_here):

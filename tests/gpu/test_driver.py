@@ -5,6 +5,7 @@ import pytest
 from tests.standin import STREAMS, late
 from tests.train.test_graph import live
 from zfcore import backend, nvrtc
+from zfcore.gpu import card
 from zfcore.graph import capture
 from zfcore.kernel import Kernel
 from zfcore.ops.relu import relu
@@ -18,6 +19,7 @@ def cupy(standin):
 
 def test_cupy_sees_one_hopper_and_computes_on_it(cupy, gpu):
     assert cupy.cuda.runtime.getDeviceCount() == 1 and cupy.cuda.Device().compute_capability == "90"
+    assert len(card().identity) == 16 and any(card().identity)
     assert nvrtc.architecture(90, nvrtc.architectures()) == "sm_90a" and "stand-in" in gpu.description
     assert (cupy.zeros(3, np.float32) + 1).tolist() == [1, 1, 1] and np.isnan(cupy.empty((3, 2), np.float32).get()).all()
     x = np.random.default_rng(0).standard_normal((3, 5, 7, 2), np.float32)

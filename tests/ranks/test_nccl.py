@@ -17,7 +17,7 @@ PATIENCE = 20                    # seconds
 
 class StandIn:
     """NCCL as CuPy has it, for `size` ranks in threads: `of(rank)` is the module that the rank sees. A unique id is of the
-    `kind` of CuPy 14, a tuple of signed numbers, or of 15, bytes. What a rank sends is there when both have ended their
+    `kind` of an older CuPy, a tuple of signed numbers, or of today's, bytes. What a rank sends is there when both have ended their
     groups."""
     NCCL_UINT8 = 1
 

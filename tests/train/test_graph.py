@@ -225,6 +225,24 @@ def test_a_graph_keeps_its_memory_and_gives_it_back_when_another_takes_its_place
     assert live(standin) == before, "a graph that nobody has any more keeps memory"
 
 
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_what_ends_a_recording_is_raised_and_not_what_cuda_says_of_half_a_one(gpu, standin, error):
+    x, beside = gpu.array(np.zeros(3)), []
+    cupy = module_of(x)
+
+    def work(x):
+        stream = cupy.cuda.get_current_stream()
+        if stream.is_capturing():
+            beside.append(cupy.cuda.Stream(non_blocking=True))
+            beside[0].wait_event(stream.record())                    # and nobody waits for it
+            raise error
+    run = capture(cupy, work)
+    run(np.zeros(3))
+    with pytest.raises(error):
+        run(np.zeros(3))
+    assert beside
+
+
 @pytest.mark.parametrize("mistake", [
     lambda x: backend.to_host(x), lambda x: float(x[0]), lambda x: backend.to_device(np.zeros(3), like=x)],
                          ids=["read", "number", "send"])

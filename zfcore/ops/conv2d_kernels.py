@@ -382,7 +382,10 @@ def _chunk(kernel):
 
 def _quickest_wgmma(kernels, M, columns, times, terms, S=1):
     """The kernel whose tiles of `times` M rows by `columns`, of S*S phases, take the least time, for sums of so many terms a
-    tap."""
-    return min(kernels, key=lambda kernel: model.seconds(
-        kernel, times*model.tiles(kernel, M, columns, S), blocks(terms, _chunk(kernel)),
-        model.tile_bytes(kernel, M, columns, S), tuning.current))
+    tap: as this card has found it, or by the model. All of `kernels` add in the same order."""
+    def seconds(kernel):
+        return model.seconds(kernel, times*model.tiles(kernel, M, columns, S), blocks(terms, _chunk(kernel)),
+                             model.tile_bytes(kernel, M, columns, S), tuning.current)
+    question = (f"{kernels[0].name} {kernels[0].defines['OUTPUT']}: {times} of {M} x {columns} in {S*S} phases, {terms} terms a "
+                f"tap")
+    return tuned.current.quickest(question, kernels, seconds)

@@ -51,7 +51,7 @@ class Nccl(Sockets):
 
 
 def _packed(unique):
-    """NCCL's unique id as bytes. CuPy gives 128 numbers of one signed byte, from version 15 on bytes."""
+    """NCCL's unique id as bytes. CuPy gives bytes, and gave 128 numbers of one signed byte."""
     return (b"b" if isinstance(unique, bytes) else b"n") + bytes(number & 255 for number in unique)
 
 
