@@ -234,7 +234,9 @@ def test_what_ends_a_recording_is_raised_and_not_what_cuda_says_of_half_a_one(gp
         stream = cupy.cuda.get_current_stream()
         if stream.is_capturing():
             beside.append(cupy.cuda.Stream(non_blocking=True))
-            beside[0].wait_event(stream.record())                    # and nobody waits for it
+            beside[0].wait_event(stream.record())
+            with beside[0]:
+                x *= 2                                               # and nobody waits for it
             raise error
     run = capture(cupy, work)
     run(np.zeros(3))
