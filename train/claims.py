@@ -3,7 +3,9 @@
 The numbers of two rows are paired, as networks are by their seed and classifiers by their fold, and the claim is judged by the
 interval of their differences, Student's. Where a claim may be looked at L times, each as more pairs arrive, the looks are fixed
 beforehand and each has intervals of 1 - 0.05/L, so that of a claim at most 5 % of studies have any interval, at whatever look,
-without the true difference in it (Bonferroni)."""
+without the true difference in it (Bonferroni). An ensemble is one draw of its kind, and other seeds would give another: the
+interval of its differences has room for that, as if it were spread as single networks are, which those that average several
+hardly exceed."""
 import bisect
 import math
 from dataclasses import dataclass
@@ -69,12 +71,13 @@ def mean_spread(values):
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def interval(values, confidence=0.95):
-    """(mean, half the width of its interval), Student's; None for the half of a single value."""
+def interval(values, confidence=0.95, against_one=False):
+    """(mean, half the width of its interval), Student's; None for the half of a single value. against_one: the values are
+    differences from one number, which is a draw with their spread."""
     n = len(values)
     if n < 2:
         return values[0], None
-    return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))/math.sqrt(n)
+    return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))*math.sqrt(1/n + against_one)
 
 
 def differences(one, other):
@@ -118,12 +121,12 @@ def verdict_of_steps(sides):
     return "does not agree" if -1 in sides else "undecided" if 0 in sides else "agrees"
 
 
-def pairs_needed(values, confidence, little=False):
+def pairs_needed(values, confidence, little=False, against_one=False):
     """Number of pairs that would decide a claim if mean and standard deviation of these differences were the true ones: an
     estimate; None if it is above MOST_PAIRS."""
     mean, deviation = abs(float(np.mean(values))), float(np.std(values, ddof=1))
     room = abs(LITTLE - mean) if little else mean
-    decided = lambda n: student(n - 1, confidence)*deviation/math.sqrt(n) < room
+    decided = lambda n: student(n - 1, confidence)*deviation*math.sqrt(1/n + against_one) < room
     n = 2 + bisect.bisect_left(range(2, MOST_PAIRS + 1), True, key=decided)
     return n if n <= MOST_PAIRS else None
 
@@ -151,12 +154,13 @@ def judged(claims, ours, paper, looks):
                                         for row in (higher, lower))) for seeds in looks)
         if not first:
             continue
+        against_one = any(None in ours.get(row, {}) for row in (higher, lower))
         for pairs in (first, *others):
-            mean, half = interval(pairs, confidence)
+            mean, half = interval(pairs, confidence, against_one)
             word = verdict(mean, half, claim.little)
             if not word.startswith("undecided"):
                 break
-        needed = pairs_needed(pairs, confidence, claim.little) if word == "undecided" else None
+        needed = pairs_needed(pairs, confidence, claim.little, against_one) if word == "undecided" else None
         both = higher in paper and lower in paper
         found.append(Judgement(claim, paper[higher] - paper[lower] if both else None, mean, half, word, len(pairs), needed))
     return found

@@ -168,6 +168,16 @@ def studies(difference, looks, count=400):
             for _ in range(count)]
 
 
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_one_number_that_is_drawn_as_all_others_are_is_seldom_found_to_differ(seeds):
+    """An ensemble's, which would be another with other seeds: what is set against it shares that chance."""
+    rng = np.random.default_rng(1)
+    for ensemble_first in (True, False):
+        rows = ((one, many) if ensemble_first else (many, one)
+                for one, many in (({None: rng.normal()}, dict(enumerate(rng.normal(size=seeds)))) for _ in range(500)))
+        assert np.mean([not one_judged(BEATS, *of_both, [seeds]).undecided for of_both in rows]) < 0.075
+
+
 def test_looking_often_does_not_find_more_often_what_is_not_there():
     assert np.mean([not one.undecided for one in studies(0, [3, 6, 9, 12])]) < 0.055
 
