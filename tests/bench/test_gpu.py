@@ -366,6 +366,20 @@ def test_the_clock_captures_and_replays_on_its_own_stream():
     assert cupy.did[-2:] == [("launch", True), "waited"] and cupy.current is None
 
 
+def test_what_breaks_a_capture_is_told_and_not_what_cuda_says_of_it(monkeypatch):
+    def refuse(stream):
+        stream.cupy.did.append("end")
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    cupy = ToldCupy()
+    monkeypatch.setattr(ToldStream, "end_capture", refuse)
+    with pytest.raises(ZeroDivisionError):
+        Clock(cupy).captured(lambda: 1/0, 3)
+    assert cupy.did == ["begin", "end"] and cupy.current is None, "the stream records no longer"
+    with pytest.raises(RuntimeError, match="Invalidated"):
+        Clock(cupy).captured(lambda: None, 3)
+
+
 def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
     cupy = ToldCupy()
     monkeypatch.setattr(gpu.Source, "normal", lambda self, *shape: np.zeros((2, 2), np.float32))
