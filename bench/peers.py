@@ -41,7 +41,7 @@ def strict_fp32():
     os.environ.pop("NVIDIA_TF32_OVERRIDE", None)
     if torch is not None:
         allow_tf32(False)
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 0         # 0: all algorithms, not ten
 
 
 def allow_tf32(allowed):

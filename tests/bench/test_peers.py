@@ -75,15 +75,21 @@ def test_without_libraries_there_are_no_peers(monkeypatch):
 def test_float32_products_are_rounded_to_tf32_only_where_that_is_asked(monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     allowed = lambda: {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
     peers.strict_fp32()
     assert "NVIDIA_TF32_OVERRIDE" not in peers.os.environ
-    assert allowed() == {False} and torch.backends.cudnn.benchmark
+    assert allowed() == {False}
     for precision in PRECISIONS:
         with peers.products_in(precision):
             assert allowed() == {precision == "tf32"}
         assert allowed() == {False}
+
+
+def test_pytorch_tries_every_algorithm_of_cudnn(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark_limit", 10)            # PyTorch's own
+    peers.strict_fp32()
+    assert torch.backends.cudnn.benchmark and torch.backends.cudnn.benchmark_limit == 0
 
 
 def test_bfloat16_is_pytorchs():
