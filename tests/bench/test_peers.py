@@ -1,4 +1,7 @@
 """PyTorch's forms, on the CPU: each computes what ours computes, in both layouts, where windows reach over the border too."""
+import contextlib
+import weakref
+
 import numpy as np
 import pytest
 
@@ -37,6 +40,29 @@ def test_pytorch_computes_what_ours_does(case):
             assert error(got, wanted[:len(got)]) > 5e-4, "not in bfloat16"
         contestant.once()
         assert contestant.sets == 2
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["in a loop", "in a graph"])
+def test_outputs_of_two_sets_do_not_share_memory_and_those_of_two_passes_do_not_add_up(captured, monkeypatch):
+    case, made, alive = next(case for case in CASES if case.noun == "relu"), [], []
+
+    def build(layout, window, x):
+        def call():
+            alive.append(sum(output() is not None for output in made))         # what is held cannot be lent to this one
+            made.append(weakref.ref(output := torch.empty_like(x)))
+            return output
+        return call
+    monkeypatch.setitem(peers.TORCH, (case.noun, case.what), build)
+    monkeypatch.setattr(torch.cuda, "graph", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    (_, make), *_ = peers.peers(case)
+    contestant = make([case.draw(Source(np.asarray), N) for _ in range(3)], clock=None)
+    if captured:
+        contestant.capture(contestant.once, 2)
+    else:
+        contestant.once()
+        contestant.once()
+    assert alive == [0, 1, 2]*2
 
 
 def test_every_operation_that_pytorch_has_is_measured_beside_it():
