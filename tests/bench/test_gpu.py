@@ -24,6 +24,7 @@ from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
 from zfcore.ops import tuning
 from zfcore.models.zfnet import zfnet
+from zfcore.ops.convert import from_bf16
 from zfcore.ops.relu import relu
 
 N = 6
@@ -416,22 +417,66 @@ def test_cupy_has_what_the_clock_and_the_report_ask_for():
         assert all(hasattr(owner, name) for name in names.split()), owner
 
 
+OF_WORD, ALIKE = "return 0x3f803f80u | (k * 2654435761u & 0x807f807fu);", "return 0x3f803f80u;"
+
+
+def rate(code, kernel, steps, shared=0, macros=(), threads=256):
+    """What the kernel that measures a rate writes, from a block of so many threads."""
+    y = np.zeros(threads, np.float32)
+    emu.compile(code, f"{kernel}.cu", kernel, macros).launch((1,), threads, shared, [y, np.int32(steps)], ["y", "steps"], {"y"},
+                                                             executor.Settings())
+    return y
+
+
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_computes_its_chains():
-    y = np.zeros(64, np.float32)
-    emu.compile(FMA, "fma.cu", "fma_rate").launch((1,), 64, 0, [y, np.float32(0.5), np.float32(3), np.int32(5)],
-                                                 ["y", "b", "c", "steps"], {"y"}, executor.Settings())
-    start = np.arange(64)[:, None] + np.arange(16)
-    np.testing.assert_allclose(y, (start*0.5**5 + 3*sum(0.5**k for k in range(5))).sum(1), rtol=1e-6)
+    thread = np.arange(256)
+    a, b = 1.618034*(thread[:, None] + 1) + 0.7320508*np.arange(16), 0.7 + 0.001*thread[:, None]
+    for factor in 2*[b, -1/b] + [b, -1/b]:
+        a = a*factor + 0.3
+    np.testing.assert_allclose(rate(FMA, "fma_rate", 6), a.sum(1), rtol=2e-6)
+
+
+@executor.requires_executor
+def test_the_kernel_that_measures_the_rate_of_tensor_cores_multiplies_two_tiles_by_four():
+    steps, lane = 3, np.arange(32)
+    words = np.uint32(0x3f803f80) | (16*lane[:, None] + np.arange(16)).astype(np.uint32)*np.uint32(2654435761) & np.uint32(0x807f807f)
+    numbers = from_bf16(words.view(np.uint16)).astype(np.float64).reshape(32, 16, 2)          # of a lane: words, both of each
+    a, b, row, pair = np.zeros((2, 16, 16)), np.zeros((4, 16, 8)), lane//4, 2*(lane % 4)      # as kernels/device/ptx.cuh says
+    for r, high in np.ndindex(4, 2):
+        a[:, row + 8*(r % 2), pair + 8*(r//2) + high] = numbers[:, [r, 4 + r], high].T
+    for r, high in np.ndindex(2, 2):
+        b[:, pair + 8*r + high, row] = numbers[:, 8 + 2*np.arange(4) + r, high].T
+    d = (a[:, None] @ b).sum((0, 1))
+    of_lane = d[row, pair] + d[row, pair + 1] + d[row + 8, pair] + d[row + 8, pair + 1]
+    np.testing.assert_allclose(rate(MMA, "mma_rate", steps, 0, (("PRODUCT", "mma_bf16"),), 32), sum(range(32)) + steps*of_lane, atol=1e-3)
+
+
+# The code, its kernel, its shared memory, its macros.
+RATES = {"fma": (FMA, "fma_rate"), "wgmma": (WGMMA, "wgmma_rate", WGMMA_BYTES),
+         **{name: (MMA, "mma_rate", 0, (("PRODUCT", f"mma_{name}"),)) for name in MMA_FLOPS}}
+
+
+@executor.requires_executor
+@pytest.mark.parametrize("name", RATES)
+def test_kernels_that_measure_rates_multiply_numbers_that_differ_and_their_sums_change_and_stay_finite(name):
+    before, after, later = (rate(*RATES[name][:2], steps, *RATES[name][2:]) for steps in (2, 4, 6))
+    for y in before, after, later:
+        assert len(np.unique(y)) > len(y)*9/10, "what a thread adds up is not what the others do"
+    assert (before != after).all() and (after != later).all()
+    if name == "fma":
+        long = rate(FMA, "fma_rate", 2**14)
+        np.testing.assert_allclose(long, rate(FMA, "fma_rate", 0), rtol=0.01)
+    else:
+        np.testing.assert_allclose(later - after, after - before, atol=0.05)    # the same products in each step
+        assert (np.abs(after - before)/2*2**14 < 2**27).all()
 
 
 @executor.requires_executor
 @pytest.mark.parametrize("name", MMA_FLOPS)
 def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_products_as_it_says(name):
-    y, steps = np.zeros(32, np.float32), 3
-    emu.compile(MMA.replace("0x3f803f80u + 0x10001u * (threadIdx.x % 32 + k)", "0x3f803f80u"), "mma.cu", "mma_rate",
-                (("PRODUCT", f"mma_{name}"),)).launch((1,), 32, 0, [y, np.int32(steps)], ["y", "steps"], {"y"},
-                                                      executor.Settings())
+    steps = 3
+    y = rate(MMA.replace(OF_WORD, ALIKE), "mma_rate", steps, 0, (("PRODUCT", f"mma_{name}"),), threads=32)
     one = 1 if name == "bf16" else np.uint32(0x3f802000).view(np.float32)**2            # the words as numbers of that type
     products = MMA_FLOPS[name]/2/(16*8)*one                # that are added to each number of d in a step
     np.testing.assert_allclose(y, sum(range(32)) + 32*steps*products, rtol=1e-6)
@@ -439,9 +484,8 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
 
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_of_wgmma_forms_as_many_products_as_it_says():
-    y, steps = np.zeros(256, np.float32), 3
-    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"},
-                                                        executor.Settings())
+    steps = 3
+    y = rate(WGMMA.replace(OF_WORD, ALIKE), "wgmma_rate", steps, WGMMA_BYTES)
     # of ones, that are added to each of the 128 sums of a thread in a step
     products = WGMMA_FLOPS/2/(256*128)
     np.testing.assert_array_equal(y, sum(range(128)) + 128*steps*products)
@@ -462,9 +506,9 @@ def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
 def test_kernels_that_measure_rates_keep_their_sums_in_registers():
     from zfcore import nvrtc
     try:
-        for code in FMA, WGMMA:
+        for code, *macros in (FMA,), (WGMMA,), (MMA, "-DPRODUCT=mma_bf16"):
             headers = {path.name: path.read_text() for path in (kernels_folder()/"device").glob("*.cuh")}
-            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v"), headers)
+            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v", *macros), headers)
             assert "0 bytes stack frame, 0 bytes spill stores" in log
     except Expected as none:
         pytest.skip(str(none))
