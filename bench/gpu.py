@@ -46,8 +46,8 @@ MEASURED = ("multiprocessors", "fma_tflop_s", "tf32_tflop_s", "bf16_tflop_s", "w
             "l2_gb_s")            # fields of zfcore.ops.tuning that this finds out, of wgmma where there is such
 FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
-# What numbers draw in power decides the clock: all the same, they would make a ceiling that no data reach. So factors differ
-# here, and sums change from step to step.
+# What numbers draw in power decides the clock: all the same, they would make a ceiling that no data reach. So those that are
+# multiplied, read and copied here differ, and sums change from step to step.
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written. Two
 # steps make c - c/b - a of a, four make a again, so that it stays finite. `steps` is even.
@@ -370,7 +370,8 @@ def ceilings(clock, multiprocessors, hopper):
     """Ceilings of this device: a copy within its memory (bytes read and written), from L2 to shared memory, multiply-adds,
     mma.sync, on Hopper wgmma, a matrix product."""
     cupy = clock.cupy
-    a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
+    left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
+    a, b = (cupy.resize(numbers, 2**28) for numbers in (left, right))           # 1 GiB each
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
     fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
     y = cupy.empty(blocks*256, np.float32)
@@ -382,9 +383,8 @@ def ceilings(clock, multiprocessors, hopper):
     if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
         wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
         tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)), shared_mem=WGMMA_BYTES)
-    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.zeros(1024*READ_TILES, np.float32)
+    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.resize(left, 1024*READ_TILES)
     from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
-    left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
     product = cupy.empty_like(left)
     matmul = lambda: cupy.matmul(left, right, out=product)
     clock.wait()
