@@ -35,8 +35,10 @@ from zfcore.files import slug
 from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import PRECISIONS, tensors
-from zfcore.ops import tuning
+from zfcore.ops import tuned, tuning
 from zfcore.ops.convert import from_bf16
+from zfcore.ops.model import words
+from zfcore.terminal import plural
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
@@ -174,9 +176,10 @@ def main(args, step=None):
           "(cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 {tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"])
           + (f", wgmma in bf16 {report['ceilings']['wgmma_tflop_s']:.0f}" if hopper else ""))
     with tuning.use(**(found if args.tune else {})) as in_force:
-        report["tuning"] = asdict(in_force)
+        report["tuning"], report["choices"] = asdict(in_force), dict(tuned.current)
         print("kernels are chosen for " + ", ".join(f"{name} {report['tuning'][name]:g} (found: {value:g})"
-                                                    for name, value in found.items()))
+                                                    for name, value in found.items())
+              + f"; before that counts a table of this card, of {plural(len(tuned.current), 'choice')}"*bool(tuned.current))
         if path:
             save(path, report)
         measure(device, clock, report, args, path, step)
@@ -220,7 +223,7 @@ def measured(case, device, clock, report, args):
     arrays = tuple(case.draw(Source(device.array), N))
     wanted, chosen = truth(case, arrays, N)
     outputs, tape = checked(case, arrays)
-    row = {"kernels": [kernel.name for kernel, _, _ in tape], "bytes": case.traffic(N), "flops": case.flops(N),
+    row = {"kernels": [words(kernel) for kernel, _, _ in tape], "bytes": case.traffic(N), "flops": case.flops(N),
            "error": error(shown(case, outputs, chosen), wanted), "error_allowed": allowed(case, N), "peers": {}}
     if not row["error"] <= row["error_allowed"]:
         raise AssertionError(f"relative error {row['error']:.1e}, rounding explains {row['error_allowed']:.1e}")

@@ -28,6 +28,7 @@ from zfcore.data.loader import BuiltIn
 from zfcore.graph import launch_by_launch
 from zfcore.kernel import PRECISIONS
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.model import words
 from zfcore.training import Training, resolve
 from zfcore.training.loop import DRAW
 
@@ -54,7 +55,7 @@ class Drawn(BuiltIn):
 
 
 def measured(device, clock, args):
-    """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {name: microseconds in a step},
+    """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {in words: microseconds in a step},
     "contestants": {name: its times, or why it failed}}."""
     # the fastest first: time may not last
     for precision in reversed([name for name in PRECISIONS if name in args.precisions]):
@@ -74,7 +75,7 @@ def measured(device, clock, args):
 
 
 def entry(times, loss, N):
-    """What the times of its steps say of a contestant; why it failed where its loss at the end is no number."""
+    """Entry of a contestant by the times of its steps; why it failed where its loss at the end is no number."""
     if not math.isfinite(loss):
         return {"failed": gpu.sentence(Expected("loss at the end", "a finite number", loss))}
     return {"ms": 1e3*statistics.median(times), "spread": [1e3*min(times), 1e3*max(times)],
@@ -88,7 +89,7 @@ def lines(row):
                                                   if "ms" in entry
                                                   else f"  failed: {entry['failed']}")
     yield f"{row['precision']:8}{row.get('launches', '?')} launches a step"
-    yield from (f"{row['precision']:8}  {name:34}{us:9.1f} us" for name, us in row.get("kernels", {}).items())
+    yield from (f"{row['precision']:8}{us:9.1f} us  {kernel}" for kernel, us in row.get("kernels", {}).items())
 
 
 def contestants(precision, N, device, clock, row):
@@ -144,11 +145,11 @@ def of_a_step(config, clock):
 
 
 def shares(tape, clock):
-    """{name of a kernel: microseconds of all its launches in a step}, the longest first."""
-    def seconds(name):
-        run = clock.captured(lambda: gpu.replay([entry for entry in tape if entry[0].name == name]), STEPS)
+    """{a kernel in words: microseconds of all its launches in a step}, the longest first."""
+    def seconds(kernel):
+        run = clock.captured(lambda: gpu.replay([entry for entry in tape if words(entry[0]) == kernel]), STEPS)
         return statistics.median(clock.seconds(run) for _ in range(5))/STEPS
-    found = {name: 1e6*seconds(name) for name in {kernel.name: None for kernel, _, _ in tape}}
+    found = {kernel: 1e6*seconds(kernel) for kernel in dict.fromkeys(words(kernel) for kernel, _, _ in tape)}
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 

@@ -22,7 +22,7 @@ from zfcore.check import Expected
 from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
-from zfcore.ops import tuning
+from zfcore.ops import tuned, tuning
 from zfcore.models.zfnet import zfnet
 from zfcore.ops.convert import from_bf16
 from zfcore.ops.relu import relu
@@ -222,7 +222,7 @@ def test_a_row_tells_times_errors_floor_and_the_best_peer(on_executor):
     row = on_executor([peer("slow", 6e-6, lambda: on_executor.outputs()[:1]), peer("fast", 3e-6, lambda: None),
                        peer("wrong", 1e-6, off), ("absent", lambda sets, clock: 1/0)])
     assert row["us"] == pytest.approx(2) and row["spread"] == pytest.approx([2, 2])
-    assert row["kernels"] == ["maxpool_forward"] and row["bound"] == "memory" and row["error"] == 0
+    assert [kernel.split()[:2] for kernel in row["kernels"]] == [["maxpool.cu", "maxpool_forward"]] and row["bound"] == "memory" and row["error"] == 0
     assert row["share_of_floor"] == pytest.approx(row["bytes"]/4e12/2e-6)
     assert row["best_peer"] == "fast" and row["ratio"] == pytest.approx(1.5)
     assert row["peers"]["slow"] == {"error": 0, "us": pytest.approx(6), "spread": pytest.approx([6, 6])}
@@ -253,7 +253,8 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
              "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
-    in_force = []
+    in_force, choices = [], tuned.Choices({"a question": "a kernel"})
+    monkeypatch.setattr(tuned, "current", tuned.Choices())
 
     def told(case, *_):
         in_force.append(tuning.current)
@@ -261,7 +262,7 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
             raise RuntimeError("bad\nluck")
         return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
 
-    monkeypatch.setattr(gpu, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "select", lambda name: tuned.use(choices))
     monkeypatch.setattr(gpu, "find_cupy", lambda: None)
     monkeypatch.setattr(gpu, "Clock", lambda cupy: None)
     monkeypatch.setattr(gpu, "about", lambda cupy, args: about)
@@ -283,7 +284,9 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
     assert not any("by wgmma" in name for name in rows), "which capability 8.9 has not"
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
-    assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
+    printed = capsys.readouterr().out
+    assert "conv2 forward" in printed and report["tuning"] == asdict(tuning.Tuning())
+    assert "; before that counts a table of this card, of 1 choice" in printed and report["choices"] == {"a question": "a kernel"}
     about["cases"], args.tune = [], True
     gpu.main(args)
     assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, tf32_tflop_s=300.0, bf16_tflop_s=600.0,
