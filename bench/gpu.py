@@ -35,8 +35,10 @@ from zfcore.files import slug
 from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import PRECISIONS, tensors
-from zfcore.ops import tuning
+from zfcore.ops import tuned, tuning
 from zfcore.ops.convert import from_bf16
+from zfcore.ops.model import words
+from zfcore.terminal import plural
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
@@ -46,15 +48,21 @@ MEASURED = ("multiprocessors", "fma_tflop_s", "tf32_tflop_s", "bf16_tflop_s", "w
             "l2_gb_s")            # fields of zfcore.ops.tuning that this finds out, of wgmma where there is such
 FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
-# Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
+# What numbers draw in power decides the clock: all the same, they would make a ceiling that no data reach. So those that are
+# multiplied, read and copied here differ, and sums change from step to step.
+
+# Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written. Two
+# steps make c - c/b - a of a, four make a again, so that it stays finite. `steps` is even.
 FMA = r"""
-extern "C" __global__ void fma_rate(float *y, float b, float c, int steps)
+extern "C" __global__ void fma_rate(float *y, int steps)
 {
-    float a[16];
-    for (int k = 0; k < 16; k++) a[k] = threadIdx.x + k;
-    for (int i = 0; i < steps; i++) {
+    float a[16], b = 0.7f + 0.001f * threadIdx.x, back = -1 / b, c = 0.3f;
+    for (int k = 0; k < 16; k++) a[k] = 1.618034f * (threadIdx.x + 1) + 0.7320508f * k;
+    for (int i = 0; i < steps; i += 2) {
         #pragma unroll
         for (int k = 0; k < 16; k++) a[k] = fmaf(a[k], b, c);
+        #pragma unroll
+        for (int k = 0; k < 16; k++) a[k] = fmaf(a[k], back, c);
     }
     float sum = 0;
     for (int k = 0; k < 16; k++) sum += a[k];
@@ -62,19 +70,24 @@ extern "C" __global__ void fma_rate(float *y, float b, float c, int steps)
 }"""
 
 
-# The same of mma.sync: eight chains a warp, on the same factors, of which no bit matters.
-MMA = r"""
+# Words that are two numbers of bf16 or one of tf32, of either sign, between 1 and 2 but for that.
+WORD = r"""
+__device__ unsigned word(unsigned k) { return 0x3f803f80u | (k * 2654435761u & 0x807f807fu); }
+"""
+
+# The same of mma.sync: eight chains a warp, the products of two tiles and four, as a warp of the convolutions has them.
+MMA = WORD + r"""
 #include <ptx.cuh>
 extern "C" __global__ void mma_rate(float *y, int steps)
 {
-    unsigned a[4], b[2];
-    for (int k = 0; k < 4; k++) a[k] = 0x3f803f80u + 0x10001u * (threadIdx.x % 32 + k);          // above 1, in bf16 and in tf32
-    for (int k = 0; k < 2; k++) b[k] = a[k];
+    unsigned a[2][4], b[4][2];
+    for (int k = 0; k < 8; k++) a[k / 4][k % 4] = word(16 * threadIdx.x + k);
+    for (int k = 0; k < 8; k++) b[k / 2][k % 2] = word(16 * threadIdx.x + 8 + k);
     float d[8][4];
     for (int k = 0; k < 32; k++) d[k / 4][k % 4] = k;
     for (int i = 0; i < steps; i++) {
         #pragma unroll
-        for (int k = 0; k < 8; k++) PRODUCT(d[k], a, b);
+        for (int k = 0; k < 8; k++) PRODUCT(d[k], a[k / 4], b[k % 4]);
     }
     float sum = 0;
     for (int k = 0; k < 32; k++) sum += d[k / 4][k % 4];
@@ -83,12 +96,12 @@ extern "C" __global__ void mma_rate(float *y, int steps)
 
 # The same of wgmma, on Hopper: two warpgroups multiply the same 64 rows each by the same 256 columns, which lie in shared
 # memory for good.
-WGMMA = r"""
+WGMMA = WORD + r"""
 #include <ptx.cuh>
 extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int steps)
 {
     DYN_SHARED(tiles);
-    for (int k = threadIdx.x; k < (2 * 64 + 256) * 32; k += 256) reinterpret_cast<unsigned *>(tiles)[k] = 0x3f803f80u;
+    for (int k = threadIdx.x; k < (2 * 64 + 256) * 32; k += 256) reinterpret_cast<unsigned *>(tiles)[k] = word(k);
     fence_async_proxy();
     __syncthreads();
     const unsigned char *a = tiles + threadIdx.x / 128 * 64 * 128, *b = tiles + 2 * 64 * 128;
@@ -163,9 +176,10 @@ def main(args, step=None):
           "(cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 {tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"])
           + (f", wgmma in bf16 {report['ceilings']['wgmma_tflop_s']:.0f}" if hopper else ""))
     with tuning.use(**(found if args.tune else {})) as in_force:
-        report["tuning"] = asdict(in_force)
+        report["tuning"], report["choices"] = asdict(in_force), dict(tuned.current)
         print("kernels are chosen for " + ", ".join(f"{name} {report['tuning'][name]:g} (found: {value:g})"
-                                                    for name, value in found.items()))
+                                                    for name, value in found.items())
+              + f"; before that counts a table of this card, of {plural(len(tuned.current), 'choice')}"*bool(tuned.current))
         if path:
             save(path, report)
         measure(device, clock, report, args, path, step)
@@ -209,7 +223,7 @@ def measured(case, device, clock, report, args):
     arrays = tuple(case.draw(Source(device.array), N))
     wanted, chosen = truth(case, arrays, N)
     outputs, tape = checked(case, arrays)
-    row = {"kernels": [kernel.name for kernel, _, _ in tape], "bytes": case.traffic(N), "flops": case.flops(N),
+    row = {"kernels": [words(kernel) for kernel, _, _ in tape], "bytes": case.traffic(N), "flops": case.flops(N),
            "error": error(shown(case, outputs, chosen), wanted), "error_allowed": allowed(case, N), "peers": {}}
     if not row["error"] <= row["error_allowed"]:
         raise AssertionError(f"relative error {row['error']:.1e}, rounding explains {row['error_allowed']:.1e}")
@@ -359,11 +373,12 @@ def ceilings(clock, multiprocessors, hopper):
     """Ceilings of this device: a copy within its memory (bytes read and written), from L2 to shared memory, multiply-adds,
     mma.sync, on Hopper wgmma, a matrix product."""
     cupy = clock.cupy
-    a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
+    left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
+    a, b = (cupy.resize(numbers, 2**28) for numbers in (left, right))           # 1 GiB each
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
     fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
     y = cupy.empty(blocks*256, np.float32)
-    multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
+    multiply = lambda: fma((blocks,), (256,), (y, np.int32(steps)))
     z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
     mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate")
            for name in MMA_FLOPS}
@@ -371,9 +386,8 @@ def ceilings(clock, multiprocessors, hopper):
     if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
         wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
         tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)), shared_mem=WGMMA_BYTES)
-    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.zeros(1024*READ_TILES, np.float32)
+    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.resize(left, 1024*READ_TILES)
     from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
-    left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
     product = cupy.empty_like(left)
     matmul = lambda: cupy.matmul(left, right, out=product)
     clock.wait()

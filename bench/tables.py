@@ -34,6 +34,7 @@ from zfcore import networks
 from zfcore.check import Expected
 from zfcore.files import read_json
 from zfcore.models import NATIVE_SIZE, build
+from zfcore.terminal import plural
 from zfcore.training import resolve
 from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
@@ -288,7 +289,7 @@ def gpu_block(report):
              f"{report['driver'] or 'unknown'}, CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. "
              f"Batch {report['N']}. Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 "
              f"{ceilings['fma_tflop_s']:.1f}, mma.sync in tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 "
-             f"{ceilings['bf16_tflop_s']:.0f}."]
+             f"{ceilings['bf16_tflop_s']:.0f}. {chosen_by(report['choices'])}"]
     lines += steps_table(report["steps"])
     for precision, beside in CLASSES.items():
         rows = [row for row in report["cases"] if row["precision"] == precision]
@@ -297,6 +298,12 @@ def gpu_block(report):
                       "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
                       "|---|--:|--:|--:|---|--:|--:|--:|--:|", *map(gpu_line, rows)]
     return "\n".join(lines)
+
+
+def chosen_by(choices):
+    """Sentence on what the kernels of a report were chosen by."""
+    known = f"by a table of `python -m bench tune` ({plural(len(choices), 'choice')}) and, where that knows nothing, " if choices else ""
+    return f"Kernels are chosen {known}by the model of a GPU."
 
 
 def steps_table(steps):

@@ -2,6 +2,7 @@
 
 A contestant goes through several sets of arrays, together larger than the last cache, so that no run finds its inputs
 there. What is reported is the median over the rounds, the lowest and the highest; ratios are taken within a round."""
+import contextlib
 import math
 import statistics
 from dataclasses import dataclass
@@ -35,8 +36,11 @@ class Clock:
             try:
                 for _ in range(passes):
                     once()
-            finally:
-                graph = self.stream.end_capture()
+            except BaseException:
+                with contextlib.suppress(Exception):       # what CUDA says of a capture that broke off hides why it did
+                    self.stream.end_capture()
+                raise
+            graph = self.stream.end_capture()
             graph.upload()
         return graph.launch
 

@@ -22,8 +22,9 @@ from zfcore.check import Expected
 from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
-from zfcore.ops import tuning
+from zfcore.ops import tuned, tuning
 from zfcore.models.zfnet import zfnet
+from zfcore.ops.convert import from_bf16
 from zfcore.ops.relu import relu
 
 N = 6
@@ -221,7 +222,7 @@ def test_a_row_tells_times_errors_floor_and_the_best_peer(on_executor):
     row = on_executor([peer("slow", 6e-6, lambda: on_executor.outputs()[:1]), peer("fast", 3e-6, lambda: None),
                        peer("wrong", 1e-6, off), ("absent", lambda sets, clock: 1/0)])
     assert row["us"] == pytest.approx(2) and row["spread"] == pytest.approx([2, 2])
-    assert row["kernels"] == ["maxpool_forward"] and row["bound"] == "memory" and row["error"] == 0
+    assert [kernel.split()[:2] for kernel in row["kernels"]] == [["maxpool.cu", "maxpool_forward"]] and row["bound"] == "memory" and row["error"] == 0
     assert row["share_of_floor"] == pytest.approx(row["bytes"]/4e12/2e-6)
     assert row["best_peer"] == "fast" and row["ratio"] == pytest.approx(1.5)
     assert row["peers"]["slow"] == {"error": 0, "us": pytest.approx(6), "spread": pytest.approx([6, 6])}
@@ -252,7 +253,8 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
              "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
-    in_force = []
+    in_force, choices = [], tuned.Choices({"a question": "a kernel"})
+    monkeypatch.setattr(tuned, "current", tuned.Choices())
 
     def told(case, *_):
         in_force.append(tuning.current)
@@ -260,7 +262,7 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
             raise RuntimeError("bad\nluck")
         return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
 
-    monkeypatch.setattr(gpu, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "select", lambda name: tuned.use(choices))
     monkeypatch.setattr(gpu, "find_cupy", lambda: None)
     monkeypatch.setattr(gpu, "Clock", lambda cupy: None)
     monkeypatch.setattr(gpu, "about", lambda cupy, args: about)
@@ -282,7 +284,9 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
     assert not any("by wgmma" in name for name in rows), "which capability 8.9 has not"
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
-    assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
+    printed = capsys.readouterr().out
+    assert "conv2 forward" in printed and report["tuning"] == asdict(tuning.Tuning())
+    assert "; before that counts a table of this card, of 1 choice" in printed and report["choices"] == {"a question": "a kernel"}
     about["cases"], args.tune = [], True
     gpu.main(args)
     assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, tf32_tflop_s=300.0, bf16_tflop_s=600.0,
@@ -335,7 +339,7 @@ class ToldCupy:
             Device=lambda: types.SimpleNamespace(synchronize=int), get_elapsed_time=lambda first, last: last.at - first.at)
         for name in ("empty", "empty_like", "isfinite", "matmul", "asarray"):
             setattr(self, name, getattr(np, name))
-        self.empty = self.zeros = np.zeros
+        self.empty = np.zeros              # neither `zeros` nor `full`: what is copied and read is not all the same
 
     def event(self):
         event = types.SimpleNamespace(synchronize=lambda: self.did.append("waited"))
@@ -347,9 +351,9 @@ class ToldCupy:
         event.record = record
         return event
 
-    def full(self, size, value, dtype):
+    def resize(self, numbers, size):
         copy = lambda source, nbytes: self.did.append("copy")
-        return types.SimpleNamespace(nbytes=size, data=types.SimpleNamespace(copy_from_device_async=copy))
+        return types.SimpleNamespace(nbytes=numbers.itemsize*size, data=types.SimpleNamespace(copy_from_device_async=copy))
 
     def RawModule(self, code, options=()):
         assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"),
@@ -364,6 +368,20 @@ def test_the_clock_captures_and_replays_on_its_own_stream():
     assert cupy.did == ["begin", "once", "once", "once", "end", ("upload", True)]
     assert clock.seconds(run) == pytest.approx(0.005)
     assert cupy.did[-2:] == [("launch", True), "waited"] and cupy.current is None
+
+
+def test_what_breaks_a_capture_is_told_and_not_what_cuda_says_of_it(monkeypatch):
+    def refuse(stream):
+        stream.cupy.did.append("end")
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    cupy = ToldCupy()
+    monkeypatch.setattr(ToldStream, "end_capture", refuse)
+    with pytest.raises(ZeroDivisionError):
+        Clock(cupy).captured(lambda: 1/0, 3)
+    assert cupy.did == ["begin", "end"] and cupy.current is None, "the stream records no longer"
+    with pytest.raises(RuntimeError, match="Invalidated"):
+        Clock(cupy).captured(lambda: None, 3)
 
 
 def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
@@ -397,27 +415,71 @@ def test_cupy_has_what_the_clock_and_the_report_ask_for():
                          cupy.cuda: "get_elapsed_time Device", cupy.cuda.Device: "compute_capability synchronize",
                          cupy.cuda.runtime: "runtimeGetVersion getDeviceProperties",
                          cupy.RawModule: "get_function", cupy.ndarray: "fill copy __dlpack__ transpose",
-                         cupy: "full zeros empty empty_like isfinite matmul asarray pad ascontiguousarray",
+                         cupy: "resize empty empty_like isfinite matmul asarray pad ascontiguousarray",
                          cupy.get_default_memory_pool(): "free_all_blocks"}.items():
         assert all(hasattr(owner, name) for name in names.split()), owner
 
 
+OF_WORD, ALIKE = "return 0x3f803f80u | (k * 2654435761u & 0x807f807fu);", "return 0x3f803f80u;"
+
+
+def rate(code, kernel, steps, shared=0, macros=(), threads=256):
+    """What the kernel that measures a rate writes, from a block of so many threads."""
+    y = np.zeros(threads, np.float32)
+    emu.compile(code, f"{kernel}.cu", kernel, macros).launch((1,), threads, shared, [y, np.int32(steps)], ["y", "steps"], {"y"},
+                                                             executor.Settings())
+    return y
+
+
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_computes_its_chains():
-    y = np.zeros(64, np.float32)
-    emu.compile(FMA, "fma.cu", "fma_rate").launch((1,), 64, 0, [y, np.float32(0.5), np.float32(3), np.int32(5)],
-                                                 ["y", "b", "c", "steps"], {"y"}, executor.Settings())
-    start = np.arange(64)[:, None] + np.arange(16)
-    np.testing.assert_allclose(y, (start*0.5**5 + 3*sum(0.5**k for k in range(5))).sum(1), rtol=1e-6)
+    thread = np.arange(256)
+    a, b = 1.618034*(thread[:, None] + 1) + 0.7320508*np.arange(16), 0.7 + 0.001*thread[:, None]
+    for factor in 2*[b, -1/b] + [b, -1/b]:
+        a = a*factor + 0.3
+    np.testing.assert_allclose(rate(FMA, "fma_rate", 6), a.sum(1), rtol=2e-6)
+
+
+@executor.requires_executor
+def test_the_kernel_that_measures_the_rate_of_tensor_cores_multiplies_two_tiles_by_four():
+    steps, lane = 3, np.arange(32)
+    words = np.uint32(0x3f803f80) | (16*lane[:, None] + np.arange(16)).astype(np.uint32)*np.uint32(2654435761) & np.uint32(0x807f807f)
+    numbers = from_bf16(words.view(np.uint16)).astype(np.float64).reshape(32, 16, 2)          # of a lane: words, both of each
+    a, b, row, pair = np.zeros((2, 16, 16)), np.zeros((4, 16, 8)), lane//4, 2*(lane % 4)      # as kernels/device/ptx.cuh says
+    for r, high in np.ndindex(4, 2):
+        a[:, row + 8*(r % 2), pair + 8*(r//2) + high] = numbers[:, [r, 4 + r], high].T
+    for r, high in np.ndindex(2, 2):
+        b[:, pair + 8*r + high, row] = numbers[:, 8 + 2*np.arange(4) + r, high].T
+    d = (a[:, None] @ b).sum((0, 1))
+    of_lane = d[row, pair] + d[row, pair + 1] + d[row + 8, pair] + d[row + 8, pair + 1]
+    np.testing.assert_allclose(rate(MMA, "mma_rate", steps, 0, (("PRODUCT", "mma_bf16"),), 32), sum(range(32)) + steps*of_lane, atol=1e-3)
+
+
+# The code, its kernel, its shared memory, its macros.
+RATES = {"fma": (FMA, "fma_rate"), "wgmma": (WGMMA, "wgmma_rate", WGMMA_BYTES),
+         **{name: (MMA, "mma_rate", 0, (("PRODUCT", f"mma_{name}"),)) for name in MMA_FLOPS}}
+
+
+@executor.requires_executor
+@pytest.mark.parametrize("name", RATES)
+def test_kernels_that_measure_rates_multiply_numbers_that_differ_and_their_sums_change_and_stay_finite(name):
+    before, after, later = (rate(*RATES[name][:2], steps, *RATES[name][2:]) for steps in (2, 4, 6))
+    for y in before, after, later:
+        assert len(np.unique(y)) > len(y)*9/10, "what a thread adds up is not what the others do"
+    assert (before != after).all() and (after != later).all()
+    if name == "fma":
+        long = rate(FMA, "fma_rate", 2**14)
+        np.testing.assert_allclose(long, rate(FMA, "fma_rate", 0), rtol=0.01)
+    else:
+        np.testing.assert_allclose(later - after, after - before, atol=0.05)    # the same products in each step
+        assert (np.abs(after - before)/2*2**14 < 2**27).all()
 
 
 @executor.requires_executor
 @pytest.mark.parametrize("name", MMA_FLOPS)
 def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_products_as_it_says(name):
-    y, steps = np.zeros(32, np.float32), 3
-    emu.compile(MMA.replace("0x3f803f80u + 0x10001u * (threadIdx.x % 32 + k)", "0x3f803f80u"), "mma.cu", "mma_rate",
-                (("PRODUCT", f"mma_{name}"),)).launch((1,), 32, 0, [y, np.int32(steps)], ["y", "steps"], {"y"},
-                                                      executor.Settings())
+    steps = 3
+    y = rate(MMA.replace(OF_WORD, ALIKE), "mma_rate", steps, 0, (("PRODUCT", f"mma_{name}"),), threads=32)
     one = 1 if name == "bf16" else np.uint32(0x3f802000).view(np.float32)**2            # the words as numbers of that type
     products = MMA_FLOPS[name]/2/(16*8)*one                # that are added to each number of d in a step
     np.testing.assert_allclose(y, sum(range(32)) + 32*steps*products, rtol=1e-6)
@@ -425,9 +487,8 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
 
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_of_wgmma_forms_as_many_products_as_it_says():
-    y, steps = np.zeros(256, np.float32), 3
-    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"},
-                                                        executor.Settings())
+    steps = 3
+    y = rate(WGMMA.replace(OF_WORD, ALIKE), "wgmma_rate", steps, WGMMA_BYTES)
     # of ones, that are added to each of the 128 sums of a thread in a step
     products = WGMMA_FLOPS/2/(256*128)
     np.testing.assert_array_equal(y, sum(range(128)) + 128*steps*products)
@@ -448,9 +509,9 @@ def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
 def test_kernels_that_measure_rates_keep_their_sums_in_registers():
     from zfcore import nvrtc
     try:
-        for code in FMA, WGMMA:
+        for code, *macros in (FMA,), (WGMMA,), (MMA, "-DPRODUCT=mma_bf16"):
             headers = {path.name: path.read_text() for path in (kernels_folder()/"device").glob("*.cuh")}
-            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v"), headers)
+            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v", *macros), headers)
             assert "0 bytes stack frame, 0 bytes spill stores" in log
     except Expected as none:
         pytest.skip(str(none))

@@ -1,4 +1,7 @@
 """PyTorch's forms, on the CPU: each computes what ours computes, in both layouts, where windows reach over the border too."""
+import contextlib
+import weakref
+
 import numpy as np
 import pytest
 
@@ -39,6 +42,29 @@ def test_pytorch_computes_what_ours_does(case):
         assert contestant.sets == 2
 
 
+@pytest.mark.parametrize("captured", [False, True], ids=["in a loop", "in a graph"])
+def test_outputs_of_two_sets_do_not_share_memory_and_those_of_two_passes_do_not_add_up(captured, monkeypatch):
+    case, made, alive = next(case for case in CASES if case.noun == "relu"), [], []
+
+    def build(layout, window, x):
+        def call():
+            alive.append(sum(output() is not None for output in made))         # what is held cannot be lent to this one
+            made.append(weakref.ref(output := torch.empty_like(x)))
+            return output
+        return call
+    monkeypatch.setitem(peers.TORCH, (case.noun, case.what), build)
+    monkeypatch.setattr(torch.cuda, "graph", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    (_, make), *_ = peers.peers(case)
+    contestant = make([case.draw(Source(np.asarray), N) for _ in range(3)], clock=None)
+    if captured:
+        contestant.capture(contestant.once, 2)
+    else:
+        contestant.once()
+        contestant.once()
+    assert alive == [0, 1, 2]*2
+
+
 def test_every_operation_that_pytorch_has_is_measured_beside_it():
     alone = {(case.noun, case.what) for case in cases()} - set(peers.TORCH)
     assert alone == {("conv2d", f"{what}, plain kernel") for what in peers.CONVOLUTIONS} | {
@@ -75,15 +101,21 @@ def test_without_libraries_there_are_no_peers(monkeypatch):
 def test_float32_products_are_rounded_to_tf32_only_where_that_is_asked(monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     allowed = lambda: {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
     peers.strict_fp32()
     assert "NVIDIA_TF32_OVERRIDE" not in peers.os.environ
-    assert allowed() == {False} and torch.backends.cudnn.benchmark
+    assert allowed() == {False}
     for precision in PRECISIONS:
         with peers.products_in(precision):
             assert allowed() == {precision == "tf32"}
         assert allowed() == {False}
+
+
+def test_pytorch_tries_every_algorithm_of_cudnn(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark_limit", 10)            # PyTorch's own
+    peers.strict_fp32()
+    assert torch.backends.cudnn.benchmark and torch.backends.cudnn.benchmark_limit == 0
 
 
 def test_bfloat16_is_pytorchs():

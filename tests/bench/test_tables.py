@@ -16,7 +16,7 @@ ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 100
        "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
        "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
 GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0",
-       "cupy": "14.2", "pytorch": "2.11", "cudnn": 91900, "N": 128, "steps": [],
+       "cupy": "14.2", "pytorch": "2.11", "cudnn": 91900, "N": 128, "steps": [], "choices": {},
        "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "cases": [
            ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0],
                  "bound": "memory", "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
@@ -140,6 +140,14 @@ def test_gpu_table_shows_the_newest_run_of_each_device(tmp_path):
     assert "| conv2 forward | failed: AssertionError: off |" in table
     rows = [line.count("|") for line in table.splitlines() if line.startswith("|")]
     assert set(rows) == {10}
+
+
+def test_gpu_table_says_whether_a_table_of_choices_was_in_force(tmp_path):
+    for choices, wanted in {1: "Kernels are chosen by a table of `python -m bench tune` (1 choice) and, where that knows nothing, by "
+                               "the model of a GPU.\n",
+                            0: "Kernels are chosen by the model of a GPU.\n"}.items():
+        (tmp_path/"nvidia-test-2026-01-02.json").write_text(json.dumps({**GPU, "choices": {"a question": "a kernel"} if choices else {}}))
+        assert wanted in between(renewed(page("gpu"), tmp_path), "gpu")
 
 
 def test_gpu_table_keeps_precisions_apart(tmp_path):
