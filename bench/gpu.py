@@ -241,11 +241,18 @@ def measured(case, device, clock, report, args):
         except Exception as failure:
             row["peers"][name] = {"failed": sentence(failure)}
     contestants["ours"] = ours(case, sets, clock)          # last: an update in place changes what the peers are given
-    runs = {name: prepared(clock, contestant) for name, contestant in contestants.items()}
+    runs = {}
+    for name, contestant in contestants.items():
+        try:
+            runs[name] = prepared(clock, contestant)
+        except Exception as failure:                       # a peer's that cannot be captured, say
+            if name == "ours":
+                raise
+            row["peers"][name] = {"failed": sentence(failure)}
     times = take_turns(clock.seconds, runs, args.rounds)
     row |= microseconds(times["ours"]) | floor(case.traffic(N), case.flops(N), bandwidth, rate)
     row["share_of_floor"] = row["floor_us"]/row["us"]
-    for name in contestants:
+    for name in runs:
         if name != "ours":
             row["peers"][name] |= microseconds(times[name])
     timed = {name: peer["us"] for name, peer in row["peers"].items() if "us" in peer}

@@ -215,19 +215,20 @@ def on_executor(monkeypatch):
 
 @executor.requires_executor
 def test_a_row_tells_times_errors_floor_and_the_best_peer(on_executor):
-    def peer(name, seconds, output):
-        return name, lambda sets, clock: types.SimpleNamespace(**{**vars(clock.lasting(name, seconds)), "output": output})
+    def peer(name, seconds, output, **more):
+        return name, lambda sets, clock: types.SimpleNamespace(**{**vars(clock.lasting(name, seconds)), "output": output, **more})
 
     off = lambda: [on_executor.outputs()[0]*1.2]
     row = on_executor([peer("slow", 6e-6, lambda: on_executor.outputs()[:1]), peer("fast", 3e-6, lambda: None),
-                       peer("wrong", 1e-6, off), ("absent", lambda sets, clock: 1/0)])
+                       peer("wrong", 1e-6, off), ("absent", lambda sets, clock: 1/0),
+                       peer("not captured", 1e-6, lambda: None, capture=lambda once, passes: 1/0)])
     assert row["us"] == pytest.approx(2) and row["spread"] == pytest.approx([2, 2])
     assert [kernel.split()[:2] for kernel in row["kernels"]] == [["maxpool.cu", "maxpool_forward"]] and row["bound"] == "memory" and row["error"] == 0
     assert row["share_of_floor"] == pytest.approx(row["bytes"]/4e12/2e-6)
     assert row["best_peer"] == "fast" and row["ratio"] == pytest.approx(1.5)
     assert row["peers"]["slow"] == {"error": 0, "us": pytest.approx(6), "spread": pytest.approx([6, 6])}
     assert "computes something else" in row["peers"]["wrong"]["failed"] and "us" not in row["peers"]["wrong"]
-    assert row["peers"]["absent"] == {"failed": "ZeroDivisionError: division by zero"}
+    assert row["peers"]["absent"] == row["peers"]["not captured"] == {"failed": "ZeroDivisionError: division by zero"}
     json.dumps(row, allow_nan=False)
 
 
