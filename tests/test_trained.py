@@ -72,7 +72,7 @@ def test_names_that_can_be_asked_once_only_or_that_numpy_holds_are_a_list():
 
 ODD = None, 3, -1, 1.5, "x", object(), [], [None], {}, np.nan, np.zeros((3, 9, 7), int), lambda: None
 TAKEN = {"classes": [[]], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
-         "val_fraction": [3, -1, 1.5]}
+         "val_fraction": [3, -1, 1.5], "limit_per_class": [3]}
 
 
 @pytest.mark.parametrize("word", [field.name for field in fields(Trained)])

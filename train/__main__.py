@@ -1,5 +1,5 @@
 """python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
-import math
+import bisect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -99,11 +99,11 @@ def error_of(folder, config, typed):
     if not (folder or config.init_from):
         raise check.Expected("--eval-only", "--resume RUN or --init-from RUN beside it", "neither")
     run = folder/"latest.h5" if folder else config.init_from
-    data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
+    data = config.data if not folder and "data" in typed else None             # None: what the run was trained on
     if folder:
         check_there(config.data)
-    models = [replace(model, data=config.data) if folder else model                 # wherever its pictures lie now
-              for model in open_runs([run], config.device, config.precision)]
+    models = [replace(model, data=config.data, limit_per_class=config.limit_per_class) if folder else model
+              for model in open_runs([run], config.device, config.precision)]              # wherever its pictures lie now
     pictures, of = open_part(models, data, "val", config.upscale, config.workers)
     with Bar(len(pictures), "picture", "validation", stays=False) as bar:
         score = evaluate([models[0].with_classes(pictures.dataset.classes)], pictures,
@@ -113,6 +113,7 @@ def error_of(folder, config, typed):
 
 # of the start left at the end: a run says how to leave less; what was found to be little enough
 WARN_ABOVE, WELL = 0.5, 0.4
+MOST_EPOCHS = 10_000              # that are proposed
 
 
 def start_in_words(config, pictures):
@@ -129,8 +130,10 @@ def start_in_words(config, pictures):
     ways, decay = [], config.decay_for(WELL, pictures)
     if decay <= MOST_DECAY:
         ways.append(f"--start-left {WELL:g}, which makes the weight decay {decay:.2g}")
-    if left < 1 and not config.drop_after:
-        ways.append(f"--epochs {math.ceil(config.epochs*math.log(WELL)/math.log(left))}")
+    more = range(config.epochs + 1, MOST_EPOCHS)
+    enough = bisect.bisect_left(more, True, key=lambda epochs: config.for_epochs(epochs).forecast(pictures) <= WELL)
+    if enough < len(more):
+        ways.append(f"--epochs {more[enough]}")
     return line + (f"        projections from the upper layers will show them; {100*WELL:.0f} % are left with "
                    f"{' or with '.join(ways or ['more epochs or more pictures'])}\n")
 

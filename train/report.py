@@ -45,7 +45,8 @@ def verdicts(judgements, looks):
     percent = f"{100*confidence_of(looks):.4g}"
     decided = sum(not one.undecided for one in judgements)
     text = (f"{decided} of {len(judgements)} claims are decided. Differences in points: of two rows seed by seed, with an "
-            f"ensemble from every seed to its one number, which is taken to be spread as these are. \"agrees\": the whole {percent} % interval (Student's) lies on the "
+            f"ensemble from every seed to its one number, which is taken to be spread as these are. "
+            f"\"agrees\": the whole {percent} % interval (Student's) lies on the "
             f"claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; "
             f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true "
             f"ones.")

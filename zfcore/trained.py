@@ -49,6 +49,7 @@ class Trained:
     data       what it was trained on, as `zfcore.open_data` takes it; None: nobody knows, as of a network from elsewhere or
                of one that was trained on data sets of somebody's own; and
     val_fraction   which share of that was for validation, where it has no parts
+    limit_per_class   how many pictures of each class of that there were to be; 0: all
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
     history    {column: values, a row an epoch}, what `plots.learning_curves` draws; {} where it is not known
@@ -65,6 +66,7 @@ class Trained:
     device: Device = CPU
     val_fraction: float = VAL_FRACTION
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    limit_per_class: int = 0
 
     def __post_init__(self):
         for what, kinds in (("network", Network), ("history", Mapping), ("device", Device)):
@@ -74,6 +76,7 @@ class Trained:
                 check.instance(what, getattr(self, what), kinds)
         check.whole("epoch", self.epoch, 0)
         check.number("val_fraction", self.val_fraction)
+        check.whole("limit_per_class", self.limit_per_class, 0)
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
         check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
         self.network.check_dtype(f"{self.name}: mean image", self.mean)
@@ -283,7 +286,8 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
         data = None                                                            # since drawn pictures are not listed
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, path,
                    begun_by(checkpoint, device, precision), device,
-                   checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
+                   checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history,
+                   checkpoint.state.get("limit_per_class", 0))
 
 
 def import_network(path: FilePath, graph: FilePath | None = None, model: FilePath | None = None,

@@ -161,6 +161,15 @@ def test_a_run_says_what_will_be_left_of_its_start_and_where_that_is_much_what_w
     assert line in said and advice in said and said.count("\n") == (0 if not line else 2 if advice else 1)
 
 
+@pytest.mark.parametrize("words, pictures", ((("--epochs", "1"), 100), (("--weight-decay", "0.0005"), 4000),
+                                             (("--weight-decay", "0.002", "--patience", "3"), 900)))
+def test_so_many_epochs_as_are_proposed_leave_as_much_as_is_said_and_one_fewer_leaves_more(words, pictures):
+    said = start_in_words(resolve(typed(*words)).decided(pictures), pictures)
+    enough = int(re.search(r"40 % are left with .*--epochs (\d+)\n", said)[1])
+    left = lambda epochs: resolve(typed(*words, "--epochs", str(epochs))).decided(pictures).forecast(pictures)
+    assert left(enough) < 0.4005 and left(enough - 1) > 0.4
+
+
 def test_the_papers_recipe_has_alexnets_decay_and_chooses_none():
     c = resolve(typed("--preset", "zfnet"))
     assert (c.weight_decay, c.start_left) == (5e-4, 0) and c.forecast(1281167) < 1e-6

@@ -3,9 +3,11 @@ import os
 
 import pytest
 
+import zfcore
 from tests.train.conftest import write_set
 from tests.spoken import spoken
 from train.__main__ import main
+from zfcore.training.evaluation import open_part
 
 
 @pytest.fixture
@@ -31,6 +33,16 @@ def test_the_error_of_a_run_is_that_of_its_log_with_crops_networks_set_and_count
     assert line.startswith(f"{run}/latest.h5, epoch 3: top-1 error {error:.1f} %")
     assert f"(centre crop, 1 network, 12 validation pictures of {pictures})" in line
     assert state(run.parent) == before
+
+
+def test_a_run_on_some_of_each_class_is_judged_on_as_many(options, pictures, tmp_path, capsys):
+    main([*options, "--epochs", "1", "--output", str(tmp_path/"few"), "--limit-per-class", "2"])
+    capsys.readouterr()
+    model = zfcore.open(tmp_path/"few")
+    assert (f"1 network, {2*len(model.classes)} validation pictures of"
+            in printed(capsys, "--resume", tmp_path/"few", "--eval-only"))
+    assert model.limit_per_class == 2 and len(open_part([model], None, "train", False, 1)[0]) == 2*len(model.classes)
+    assert len(open_part([model], str(pictures), "train", False, 1)[0]) > 2*len(model.classes)
 
 
 def test_another_set_of_the_same_classes_may_be_named(run, tmp_path, capsys):

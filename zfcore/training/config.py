@@ -108,6 +108,12 @@ class TrainConfig:
         steps = -(-pictures//self.batch_size)
         return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
 
+    def for_epochs(self, epochs: int) -> "TrainConfig":
+        """Options of a training of so many epochs: --drop-after, where it is its preset's for their number, follows."""
+        rule = PRESETS[self.preset].get("drop_after")
+        drops = rule(epochs) if callable(rule) and self.drop_after == rule(self.epochs) else self.drop_after
+        return replace(self, epochs=epochs, drop_after=drops)
+
     def decided(self, pictures: int) -> "TrainConfig":
         """Options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
         if self.weight_decay is not None:

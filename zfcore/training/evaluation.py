@@ -290,15 +290,16 @@ class Among:
 
 
 def open_part(models, data, part, upscale, workers):
-    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on. Of a
-    set without parts all pictures are judged; it may have some of the classes only."""
+    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on, no
+    more of each class than they had. Of a set without parts all pictures are judged; it may have some of the classes only."""
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
+    limits = {model.limit_per_class for model in models} if data is None else {0}
     if data is None:
         check_there(data := trained_on.pop())
     owner = next((model for model in models if same_place(data, model.data)), models[0])
-    dataset = owner.dataset(data or None, part)             # the stored name of the drawn objects is ""
+    dataset = owner.dataset(data or None, part, limits.pop() if len(limits) == 1 else 0)       # "" is stored for drawn objects
     if not dataset.classes:
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
                              "python -m train.predict says what they are taken for")

@@ -301,7 +301,8 @@ class Training:
                         self.config.precision) if self.seed_and_law else None
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
                        self.device, self.config.val_fraction,
-                       {column: list(values) for column, values in self.history.items() if values})
+                       {column: list(values) for column, values in self.history.items() if values},
+                       self.config.limit_per_class)
 
     def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`. Raises Expected where that is not known."""
@@ -609,6 +610,7 @@ class Training:
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
             state={**place_in_state(self.config.data), **self.marks, "val_fraction": self.config.val_fraction,
+                   "limit_per_class": self.config.limit_per_class,
                    **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}})
