@@ -25,7 +25,7 @@ from zfcore import check, trained
 from zfcore.checkpoint import Unwritable
 from zfcore.crew import HELP as DEVICES
 from zfcore.data.transforms import TooSmall
-from zfcore.terminal import Bar, command, printable, say, status_of
+from zfcore.terminal import Bar, command, plural, printable, say, status_of
 from zfcore.training import Stop
 from zfcore.training.folder import Busy
 
@@ -193,12 +193,13 @@ def compare(args):
         if not found:
             raise check.Expected(what, "a folder with the items of a reproduction", folder,
                                  command("python", "-m", "train.reproduce", "--run", "RUN", "--output", folder) + " makes one")
-    shared, said = [name for name in ITEMS if name in both[0] and name in both[1]], []
+    shared, said, compared = [name for name in ITEMS if name in both[0] and name in both[1]], [], 0
     for name in shared:
         said += [f"{name}: {sentence}" for sentence in outcome.moved(both[0][name], both[1][name])]
+        compared += len({number.what for found in both for number in found[name].numbers})
     only = sorted(set(both[0]) ^ set(both[1]))
     say(*said, *([f"only in one of the folders: {', '.join(only)}"] if only else []),
-        f"{len(said)} of {sum(len(both[0][name].numbers) for name in shared)} numbers in {len(shared)} items moved")
+        f"{len(said)} of {plural(compared, 'number')} in {plural(len(shared), 'item')} moved")
     if said:
         sys.exit(MOVED)
 

@@ -431,19 +431,28 @@ def test_one_changed_number_is_found_and_the_status_says_so(run, tmp_path, capsy
         made_by(run, tmp_path/name, "fig1", "fig3")
     file = tmp_path/"earlier"/"fig3"/outcome.FILE
     told = json.loads(file.read_text())
-    told["numbers"][2]["here"] += 2**-40
+    for name, value in (("here", 26 + 2**-40), ("low", 25.0), ("verdict", DOES_NOT)):
+        told["numbers"][2][name] = value
     file.write_text(json.dumps(told))
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         main(["--output", str(tmp_path/"now"), "--check", str(tmp_path/"earlier")])
     said = capsys.readouterr().out
     assert left.value.code == 1 and "fig3: conv2: side of the maps: the number was 26.0000" in said
+    assert "low was 25.0, is None; verdict was does not agree, is agrees" in " ".join(said.split())
     assert "1 of 20 numbers in 2 items moved" in " ".join(said.split())
 
 
-def test_numbers_that_only_one_folder_has_are_named():
-    one, other = (Outcome("fig2", tuple(Number(what, 1.0) for what in names)) for names in ("ab", "bc"))
-    assert list(moved(one, other)) == ["c: only in the earlier one", "a: only in the newer one"]
+def test_numbers_that_only_one_folder_has_are_named_and_counted_among_all(tmp_path, capsys):
+    one, other = (Outcome("fig2", tuple(Number(what, 1.0) for what in names), versions={},
+                          took={"seconds": 1.0, "pictures": 0, "networks": 0}) for names in ("ab", "bcd"))
+    assert list(moved(one, other)) == ["c: only in the earlier one", "d: only in the earlier one", "a: only in the newer one"]
+    for name, found in (("now", one), ("earlier", other)):
+        (tmp_path/name/"fig2").mkdir(parents=True)
+        outcome.save(tmp_path/name/"fig2", found)
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path/"now"), "--check", str(tmp_path/"earlier")])
+    assert "3 of 4 numbers in 1 item moved" in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------------------- page

@@ -205,7 +205,8 @@ def moved(now, before):
         if what not in ours or what not in theirs:
             yield f"{what}: only in the {'earlier' if what in theirs else 'newer'} one"
             continue
-        for name in COMPARED:
-            one, other = getattr(theirs[what], name), getattr(ours[what], name)
-            if one != other:
-                yield f"{what}: {name if name != 'here' else 'the number'} was {one}, is {other}"
+        pairs = {name: (getattr(theirs[what], name), getattr(ours[what], name)) for name in COMPARED}
+        changes = [f"{name if name != 'here' else 'the number'} was {one}, is {other}"
+                   for name, (one, other) in pairs.items() if one != other]
+        if changes:
+            yield f"{what}: {'; '.join(changes)}"
