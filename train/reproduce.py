@@ -180,8 +180,8 @@ def summary(setting, wanted):
     """A line an item, and how many claims have which verdict."""
     found = {item.name: outcome.kept(setting.folder(item.name)) for item in wanted}
     lines = [f"{name:10}{page.verdict_in_words(one)}" for name, one in found.items()]
-    counts = ", ".join(f"{number} {word}" for word, number in page.claims(found).items())
-    return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)} agree{page.apart(found)}"])
+    counts = page.counted(page.claims(found)) or "none"
+    return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)}{page.apart(found)}"])
 
 
 # ---------------------------------------------------------------------------------------------------------- --check

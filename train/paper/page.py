@@ -61,9 +61,13 @@ def verdict_in_words(found):
     """"3 agree, 1 undecided" of an Outcome; why it could not be measured."""
     if found.lacking:
         return f"not measurable here: {found.lacking}"
+    return counted(found.verdicts) or "numbers alone"
+
+
+def counted(verdicts):
+    """"3 agree, 1 undecided" of {verdict: how many}; "" of none."""
     many = dict(zip(VERDICTS, ("agree", "do not agree", "undecided", "not measurable here")))
-    words = [f"{count} {word if count == 1 else many[word]}" for word, count in found.verdicts.items()]
-    return ", ".join(words) or "numbers alone"
+    return ", ".join(f"{count} {word if count == 1 else many[word]}" for word, count in verdicts.items() if count)
 
 
 def took(found):
@@ -77,10 +81,9 @@ def took(found):
 # -------------------------------------------------------------------------------------------------------------- Markdown
 def markdown(setting, found):
     """The text of reproduction.md."""
-    counts = ", ".join(f"{count} {word}" for word, count in claims(found).items())
     rows = [[name, plain(ITEMS[name].title), plain(verdict_in_words(one))] for name, one in found.items()]
     parts = ["# The paper reproduced", plain(setting.about()),
-             f"Claims: {counts}. {facts(found)} agree{plain(apart(found))}.", RULE,
+             f"Claims: {counted(claims(found)) or 'none'}; {facts(found)}{plain(apart(found))}.", RULE,
              report.table(["", "asks", "verdicts"], rows, text=(0, 1, 2))]
     for name, one in found.items():
         item, of = ITEMS[name], f"{', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}"
@@ -141,6 +144,8 @@ def apart(found):
 
 
 def facts(found):
-    """"20 of 20 facts" of {item: Outcome}: those that are the paper's."""
-    counted = [one.verdicts for name, one in found.items() if ITEMS[name].facts]
-    return f"{sum(of.get(VERDICTS[0], 0) for of in counted)} of {sum(sum(of.values()) for of in counted)} facts"
+    """"20 of 20 facts of arithmetic and architecture agree" of {item: Outcome}, or that none was looked at."""
+    of_items, what = [one.verdicts for name, one in found.items() if ITEMS[name].facts], "facts of arithmetic and architecture"
+    if not of_items:
+        return f"no {what} were looked at"
+    return f"{sum(of.get(VERDICTS[0], 0) for of in of_items)} of {sum(sum(of.values()) for of in of_items)} {what} agree"
