@@ -167,9 +167,26 @@ def test_units_that_show_one_thing_each_are_grouped_and_those_that_show_anything
     assert np.isnan(found[3]) and np.isfinite(np.delete(found, 3)).all()
 
 
-def test_the_commonest_class_of_a_unit():
+def test_the_commonest_class_of_a_unit_that_as_many_pictures_make_fire_as_are_asked_for():
     shares = looking.commonest(np.array([[0, 1, 2], [0, 3, -1], [4, -1, -1], [-1, -1, -1]]), np.array([7, 7, 2, 7, 2]))
-    np.testing.assert_allclose(shares, [2/3, 1, np.nan, np.nan])
+    np.testing.assert_allclose(shares, [2/3, np.nan, np.nan, np.nan])
+
+
+def test_of_one_class_are_pictures_of_units_that_all_nine_make_fire_in_the_run_and_before(run, tmp_path, monkeypatch):
+    here, many = of_run(run, tmp_path), {"run": 5, "untrained": 4}         # units that do; a picture less makes the others fire
+    counts = iter(many.values())
+
+    def passed(model, pictures, layers, k, **_):
+        of = np.tile(np.arange(9), (8, 1))
+        of[next(counts):, 8] = -1
+        return SimpleNamespace(pictures=dict.fromkeys(layers, of))
+
+    monkeypatch.setattr(looking.top, "top_activations", passed)
+    rules = {n.what: n.rule for n in looking.of_one_class(here, ["conv1", "conv2"], 9)}
+    over = {what: rule.partition(" over ")[2] for what, rule in rules.items()}
+    assert over["conv2: of a unit's nine strongest pictures those of one class"] == "5 of 8 units"
+    assert over["conv2, untrained (control): those of one class"] == "4 of 8 units"
+    assert over["conv2 is more class-specific than before training"].startswith("4 of 8 units, the same unit")
 
 
 # ---------------------------------------------------------------------------------------------------------------- items

@@ -33,14 +33,15 @@ def strongest(setting):
     units = setting.of("random:12", "random:24", "random:48")
     k = min(9, len(setting.pictures))
     views, figures = setting.look("fig2", "top-activations", "--layers", *layers, f"--units={units}", f"--k={k}")
-    numbers = [] if len(setting.pictures.dataset.classes) < 2 else of_one_class(setting, layers, k)
+    numbers = [] if min(k, len(setting.pictures.dataset.classes)) < 2 else of_one_class(setting, layers, k)
     numbers += [paired(f"{of.layer}: the projections of a map are more alike than those of two maps", grouping(of), "cosine",
                        "strong grouping within each map", "units, less the next unit's projections")
                 for of in views[1:]]                                      # layer 1's projections are its filters
     words = "left projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
     how = (f"The {k} strongest pictures of every unit, one activation a picture. Likeness: cosines between the projections of "
            f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or "
-           "turned. Of one class: over all units that fire.")
+           f"turned. Of one class: over the units that {k} pictures or more make fire (with a control: in both networks), as of "
+           "fewer a larger share is of one class by chance.")
     return Outcome("fig2", tuple(numbers), tuple(Picture(path.name, f"{path.stem}: {words}") for path in figures),
                    f"{setting.about()} {how}", took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
 
@@ -56,27 +57,28 @@ def of_one_class(setting, layers, k):
             passed = top.top_activations(of, setting.pictures, layers, k, file=file, bar=bar)
         found[name] = {layer: commonest(passed.pictures[layer], labels) for layer in layers}
     last, second = layers[-1], layers[min(1, len(layers) - 1)]
+    of = {layer: f"of {plural(len(shares), 'unit')}" for layer, shares in found["run"].items()}
     of_last, of_second = 100*found["run"][last], 100*found["run"][second]
-    numbers = [number(f"{layer}: of a unit's nine strongest pictures those of one class", 100*shares, "%", of="units")
+    numbers = [number(f"{layer}: of a unit's nine strongest pictures those of one class", 100*shares, "%", of=of[layer])
                for layer, shares in found["run"].items()]
     if last != second:
         numbers.append(of_two_groups(f"{last} is more class-specific than {second}", of_last, of_second, "points",
                                      "layer 2: corners, edges; layer 4: class-specific; layer 5: whole objects"))
     if "untrained" in found:
         before = 100*found["untrained"][last]
-        numbers.append(number(f"{last}, untrained (control): those of one class", before, "%", of="units"))
+        numbers.append(number(f"{last}, untrained (control): those of one class", before, "%", of=of[last]))
         numbers.append(paired(f"{last} is more class-specific than before training", of_last - before, "points",
-                              of="units, the same unit before its first step"))
+                              of=f"{of[last]}, the same unit before its first step"))
     return numbers
 
 
 def commonest(pictures, labels):
-    """(U,) of pictures (U,k) the share that the commonest class has, NaN where fewer than two are there."""
+    """(U,) of pictures (U,k) the share that the commonest class has, NaN where fewer than k are there:
+    of two one class has half or all."""
     shares = np.full(len(pictures), np.nan)
     for u, of_unit in enumerate(pictures):
-        there = labels[of_unit[of_unit >= 0]]
-        if len(there) > 1:
-            shares[u] = np.bincount(there).max()/len(there)
+        if (of_unit >= 0).all():
+            shares[u] = np.bincount(labels[of_unit]).max()/len(of_unit)
     return shares
 
 
