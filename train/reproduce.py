@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from train.paper import ALIASES, ITEMS, outcome, page
+from train.paper.looking import landmarked
 from train.paper.networks import NETWORKS
 from train.paper.outcome import Outcome
 from train.paper.setting import SCALES, Setting, speed_of, versions
@@ -45,8 +46,8 @@ def parser():
     p.add_argument("--caltech101", type=Path, metavar="DIR", help="101_ObjectCategories, for tables 4 and 7")
     p.add_argument("--caltech256", type=Path, metavar="DIR", help="256_ObjectCategories, for tables 5 and 7, figure 9")
     p.add_argument("--voc", type=Path, metavar="DIR", help="VOCdevkit, for table 6")
-    p.add_argument("--landmarks", type=Path, metavar="FILE.json", help="where parts are in pictures that lie beside it, for "
-                                                                       "table 1")
+    p.add_argument("--landmarks", type=Path, metavar="FILE.json", help="where parts are in pictures that all lie beside "
+                                                                       "it, for table 1")
     p.add_argument("--seed", type=check.SEED, default=0, help="draws what is random (0)")
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures (2)")
@@ -93,6 +94,8 @@ def prepared(args):
     for name in ("caltech101", "caltech256", "voc", "landmarks"):
         if (path := getattr(args, name)) is not None and not path.exists():
             raise check.Expected(f"--{name}", "a place where something is", f"{path}, which does not exist")
+    if args.landmarks is not None:
+        landmarked(args.landmarks)
     model = trained.open(args.run, args.device)
     pictures = model.pictures(args.data, workers=args.workers)
     options = {name: getattr(args, name) for name in ("caltech101", "caltech256", "voc", "landmarks")}

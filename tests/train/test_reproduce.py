@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,13 +258,14 @@ def test_without_its_config_a_run_has_features_and_no_network_from_random_weight
     assert seconds(here, setting.Speed(0, 0, 1)) == seconds(here, setting.Speed(0, 0, 0))
 
 
-def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path):
+def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path, monkeypatch):
     for k in range(3):
-        shutil.copy(run.parent/"pictures/val/plum"/f"{k:02}.png", tmp_path)
-    (tmp_path/"marks.json").write_text(json.dumps({f"{k:02}.png": {"nose": [20 + k, 18], "ear": [12, 10 + k]}
+        shutil.copy(run.parent/"pictures/val/plum"/f"{k:02}.png", tmp_path/f"-{k}.png")         # a name that is no option
+    (tmp_path/"marks.json").write_text(json.dumps({f"-{k}.png": {"nose": [20 + k, 18], "ear": [12, 10 + k]}
                                                    for k in range(3)}))
     (tmp_path/"out").mkdir()
-    found = looking.corresponding(of_run(run, tmp_path/"out", landmarks=tmp_path/"marks.json"))
+    monkeypatch.chdir(tmp_path)
+    found = looking.corresponding(of_run(run, tmp_path/"out", landmarks=Path("marks.json")))
     claims = {n.what: n for n in found.numbers if n.verdict}
     assert {what.split(":")[0] for what in claims} == {f"{layer}, {part}" for layer in ("conv5", "fc7")
                                                        for part in ("nose", "ear", "parts")} | {
@@ -274,6 +276,36 @@ def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path):
                                       - rows["conv5, nose hidden: mean sign change"])
     assert nose.low is None and "0.079 ± 0.017" in [n.paper for n in found.numbers
                                                     if n.what == "conv5, nose hidden: mean sign change"]
+
+
+NOSES = {f"{k}.png": {"nose": [20, 18]} for k in range(6)}
+
+
+@pytest.mark.parametrize("content, there, said", [
+    (NOSES, (), "6 that are not there: 0.png, 1.png, 2.png, ...; copy"),
+    (NOSES, (0, 1, 3, 4), "2 that are not there: 2.png, 5.png; copy"),
+    ({}, (), "two pictures or more, to compare, got those of none"), ({"0.png": {"nose": [1, 2]}}, (0,), "got those of 1"),
+    ({"0.png": {}, "1.png": {"nose": [1, 2]}}, (0, 1), "--landmarks: expected a part that all pictures have"),
+    ('{"0.png": ', (), "--landmarks: expected JSON like"), ([1], (), "--landmarks: expected JSON like")])
+def test_landmarks_that_do_not_serve_are_refused_before_anything_is_made(run, tmp_path, capsys, content, there, said):
+    (tmp_path/"marks").mkdir()
+    for k in there:
+        (tmp_path/"marks"/f"{k}.png").touch()
+    file = tmp_path/"marks"/"marks.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(SystemExit) as left:
+        made_by(run, tmp_path/"out", "fig3", "table1", "--landmarks", str(file))
+    told = capsys.readouterr()
+    assert left.value.code == 2 and said in in_one(told.err) and not told.out and not (tmp_path/"out").exists()
+    assert "not there" not in said or f"--landmarks {file}: expected its 6 pictures in {file.parent}, got " in in_one(told.err)
+
+
+def test_the_pictures_of_a_folder_of_landmarks_lie_in_it(tmp_path):
+    for k in range(2):
+        (tmp_path/f"{k}.png").touch()
+        nose = {"label": "nose", "points": [[1, 2]]}
+        (tmp_path/f"{k}.json").write_text(json.dumps({"imagePath": f"{k}.png", "shapes": [nose]}))
+    assert looking.landmarked(tmp_path) == [str(tmp_path/f"{k}.png") for k in range(2)]
 
 
 def test_table_6_judges_the_classes(transfers, tmp_path):  # noqa: F811
@@ -504,6 +536,15 @@ def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     assert "<script" not in told and "</table" not in told and "[x](y)" not in told
     assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line
                 and line.count("|") > 5}) == 1
+
+
+def test_what_was_not_looked_at_is_not_counted():
+    nothing = Outcome("table1", lacking="no landmarks")
+    assert page.counted(page.claims({"table1": nothing})) == "1 not measurable here"
+    assert page.facts({"table1": nothing}) == "no facts of arithmetic and architecture were looked at"
+    facts = Outcome("fig1", (exactly("", 1, 1), exactly("", 1, 2)))
+    assert page.facts({"fig1": facts}) == "1 of 2 facts of arithmetic and architecture agree"
+    assert page.counted(page.claims({"fig1": facts})) == ""
 
 
 def test_the_projects_own_checks_are_counted_apart_from_the_papers_claims():

@@ -1,4 +1,5 @@
 """Figures 2 and 4 to 8, table 1 and this project's sanity checks: what the commands of `python -m zfcore` find, judged."""
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -212,12 +213,29 @@ def no_landmarks(setting):
             '{"picture.jpg": {"nose": [x, y], ...}, ...}, COCO keypoints or VIA, the pictures beside it.')
 
 
+def landmarked(marks):
+    """Paths of the pictures whose parts a file of landmarks, or a folder of such files, says. Raises Expected unless these are
+    landmarks of pictures that can be compared and that all lie beside the file, or in the folder."""
+    folder, parts = marks if marks.is_dir() else marks.parent, read_landmarks(marks)
+    if len(parts) < 2:
+        raise Expected(f"--landmarks {marks}", "the parts of two pictures or more, to compare",
+                       f"those of {len(parts) or 'none'}")
+    paths = {name: os.path.join(folder, name) for name in parts}           # "./-1.jpg": no option
+    missing = [name for name, path in paths.items() if not os.path.isfile(path)]
+    if missing:
+        raise Expected(f"--landmarks {marks}", f"its {len(parts)} pictures in {folder.absolute()}",
+                       f"{len(missing)} that are not there: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}",
+                       "copy the landmarks to where the pictures lie, or the pictures there; or remove the entries of those "
+                       "that are missing")
+    alike.common_parts(parts)
+    return list(paths.values())
+
+
 def corresponding(setting):
     """Figure 8 and table 1, with both controls."""
     marks = setting.options.get("landmarks")
     if marks:
-        files = [str(path) for name in read_landmarks(marks) if (path := marks.parent/name).is_file()]
-        words = ["--landmarks", str(marks), "--images", *files]
+        words = [f"--landmarks={marks}", "--images", *landmarked(marks)]
     else:
         words = [f"--synthetic={setting.of(40, 60, 60)}", f"--label={FACE}"]
     (found,), figures = setting.look("table1", "correspondence", *words)

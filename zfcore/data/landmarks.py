@@ -13,7 +13,7 @@ from pathlib import Path
 from zfcore.check import Expected
 from zfcore.files import anything, listed, mapping, read_json, real, table, text, whole
 from zfcore.hints import FilePath
-from zfcore.terminal import plural, printable, warn
+from zfcore.terminal import plural, printable, warn_once
 
 LARGEST, MOST_PARTS = 10**9, 10_000        # place in pixels, parts of a picture
 MOST_BYTES = 2**26                          # of a file; those of LabelMe hold the picture too
@@ -71,7 +71,8 @@ def read_landmarks(path: FilePath) -> dict[str, dict[str, tuple[float, float]]]:
             elif part is not None:
                 others.append(f"{part!r} of {picture!r}")
     if others:
-        warn(printable(f"{path}: left out, as they are no points: {plural(len(others), 'mark')}, the first being {others[0]}"))
+        warn_once(printable(f"{path}: left out, as they are no points: {plural(len(others), 'mark')}, the first being "
+                            f"{others[0]}"))
     return marks
 
 
