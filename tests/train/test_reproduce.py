@@ -282,8 +282,8 @@ NOSES = {f"{k}.png": {"nose": [20, 18]} for k in range(6)}
 
 
 @pytest.mark.parametrize("content, there, said", [
-    (NOSES, (), "6 that are not there: 0.png, 1.png, 2.png, ...; copy"),
-    (NOSES, (0, 1, 3, 4), "2 that are not there: 2.png, 5.png; copy"),
+    (NOSES, (), "6 missing: 0.png, 1.png, 2.png, ...; copy"),
+    (NOSES, (0, 1, 3, 4), "2 missing: 2.png, 5.png; copy"),
     ({}, (), "two pictures or more, to compare, got those of none"), ({"0.png": {"nose": [1, 2]}}, (0,), "got those of 1"),
     ({"0.png": {}, "1.png": {"nose": [1, 2]}}, (0, 1), "--landmarks: expected a part that all pictures have"),
     ('{"0.png": ', (), "--landmarks: expected JSON like"), ([1], (), "--landmarks: expected JSON like")])
@@ -297,7 +297,7 @@ def test_landmarks_that_do_not_serve_are_refused_before_anything_is_made(run, tm
         made_by(run, tmp_path/"out", "fig3", "table1", "--landmarks", str(file))
     told = capsys.readouterr()
     assert left.value.code == 2 and said in in_one(told.err) and not told.out and not (tmp_path/"out").exists()
-    assert "not there" not in said or f"--landmarks {file}: expected its 6 pictures in {file.parent}, got " in in_one(told.err)
+    assert "missing" not in said or f"--landmarks {file}: expected its 6 pictures in {file.parent}, got " in in_one(told.err)
 
 
 def test_the_pictures_of_a_folder_of_landmarks_lie_in_it(tmp_path):

@@ -224,7 +224,7 @@ def landmarked(marks):
     missing = [name for name, path in paths.items() if not os.path.isfile(path)]
     if missing:
         raise Expected(f"--landmarks {marks}", f"its {len(parts)} pictures in {folder.absolute()}",
-                       f"{len(missing)} that are not there: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}",
+                       f"{len(missing)} missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}",
                        "copy the landmarks to where the pictures lie, or the pictures there; or remove the entries of those "
                        "that are missing")
     alike.common_parts(parts)
