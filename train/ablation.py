@@ -219,7 +219,8 @@ def parser():
     p.add_argument("table", choices=TABLES)
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the runs and tables; both tables may share it")
     p.add_argument("--scale", choices=SCALES, help="tiny (default): small networks on small pictures; full: the paper's")
-    p.add_argument("--seeds", type=check.whole_number(1, 1000), metavar="N", help="train each network with seeds 0 to N-1, (b) of table 2 with seed 0 as the paper has one of it")
+    p.add_argument("--seeds", type=check.whole_number(1, 1000), metavar="N",
+                   help="train each network with seeds 0 to N-1; (b) of table 2 with seed 0 alone, as the paper has one of it")
     p.add_argument("--until-decided", type=check.whole_number(1, 1000), metavar="N",
                    help="train more seeds, up to N, of the rows of undecided claims")
     p.add_argument("--rows", nargs="+", metavar="MODEL", default=[], help="these networks, any --model, instead of the table's")
