@@ -219,8 +219,11 @@ DEFECTS = [
            "if self.waited < self.patience or", "if self.waited <= self.patience or", "test_optim.py train/test_loop.py"),
     # ------------------------------------------------------------------------------------------------- commands, studies
     Defect("an interval that is as wide as n numbers make it, not their mean", "train/claims.py",
-           "float(np.std(values, ddof=1))/math.sqrt(n)\n\n\ndef differences",
+           "float(np.std(values, ddof=1))*math.sqrt(1/n + against_one)\n\n\ndef differences",
            "float(np.std(values, ddof=1))\n\n\ndef differences", "train/test_claims.py"),
+    Defect("an ensemble's one number counts as if it were known", "train/claims.py",
+           "mean, half = interval(pairs, confidence, against_one)", "mean, half = interval(pairs, confidence)",
+           "train/test_claims.py"),
     Defect("a claim that contradicts counts as undecided", "train/claims.py",
            "agrees, contradicts = low > 0, high < 0", "agrees, contradicts = low > 0, False", "train/test_claims.py"),
     Defect("the running mean of the range test begins at 0", "train/lr_test.py",

@@ -35,7 +35,7 @@ def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache
     monkeypatch.setenv("ZFCORE_CACHE", str(cache))
     monkeypatch.setattr(synthetic.Synthetic, "picture", lambda *_: Image.new("RGB", (37, 37)))
     evaluate.main(["--run", str(tmp_path/"run"), "--device", "cpu"])
-    assert "600 validation pictures of the drawn combinations that are kept apart" in in_one(capsys.readouterr().out)
+    assert ", 1 network, 30 validation pictures of the drawn combinations that are kept apart" in in_one(capsys.readouterr().out)
 
 
 def test_the_ten_objects_are_kept_too(cache, tmp_path, capsys):

@@ -223,7 +223,7 @@ def landmarked(marks):
     paths = {name: os.path.join(folder, name) for name in parts}           # "./-1.jpg": no option
     missing = [name for name, path in paths.items() if not os.path.isfile(path)]
     if missing:
-        raise Expected(f"--landmarks {marks}", f"its {len(parts)} pictures in {folder.absolute()}",
+        raise Expected(f"--landmarks {marks}", f"its {plural(len(parts), 'picture')} in {folder.absolute()}",
                        f"{len(missing)} missing: {', '.join(missing[:3])}{', ...' if missing[3:] else ''}",
                        "copy the landmarks to where the pictures lie, or the pictures there; or remove the entries of those "
                        "that are missing")
