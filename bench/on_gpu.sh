@@ -2,8 +2,8 @@
 # Everything a GPU is needed for, without a network, as seven calls of less than nine minutes: bash bench/on_gpu.sh NUMBER [OUTDIR]
 #
 #   1   the device, one tiny kernel per PTX primitive (hardware.npz belongs into tests/executor/), the tests of what uses wgmma,
-#       each file by itself so that a kernel that hangs keeps none of the other from its answer, and of all but conv2d, two epochs
-#       on drawn pictures
+#       file by file so that a kernel that hangs in one does not keep the other from answering, then those of all but conv2d, two
+#       epochs on drawn pictures
 #   2   ceilings: copy, multiply-adds, mma.sync, wgmma, from L2 to shared memory, which decides how convolutions are to be built;
 #       then which tiles are quickest here, which the calls after it go by (that table belongs beside them: see python -m bench tune)
 #   3   the training step in bf16 and tf32 beside PyTorch, and what of it each kernel takes

@@ -1,5 +1,6 @@
 """Floor 1: the GPU, through CuPy. This is the only file of zfcore that imports it."""
 import ctypes
+import os
 import warnings
 from functools import cache, lru_cache, partial
 from types import ModuleType
@@ -45,10 +46,15 @@ def card() -> Card:
 
 def _uuid(number):
     """The 16 bytes that tell a device from any other, asked of the driver: CuPy's end before the first of them that is 0."""
-    driver, handle, uuid = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), (ctypes.c_ubyte*16)()
+    driver, handle, uuid = _library(), ctypes.c_int(), (ctypes.c_ubyte*16)()
     if status := driver.cuDeviceGet(ctypes.byref(handle), number) or driver.cuDeviceGetUuid_v2(uuid, handle):
         raise RuntimeError(f"the driver does not tell which GPU number {number} is, error {status}")
     return bytes(uuid)
+
+
+def _library():
+    """The driver's library, which whoever has a CUDA device has."""
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
 def count() -> int:
@@ -158,7 +164,7 @@ def _encoded(start, shape, itemsize, box):
     room = room[-room.ctypes.data % 64:][:128]
     rank, strides = len(shape), itemsize*np.cumprod(shape[:0:-1], dtype=np.uint64)
     unsigned = {1: 0, 2: 1, 4: 2}[itemsize]               # CU_TENSOR_MAP_DATA_TYPE_UINT8, 16, 32: bits that nothing converts
-    status = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+    status = _library().cuTensorMapEncodeTiled(
         ctypes.c_void_p(room.ctypes.data), unsigned, rank, ctypes.c_void_p(start), numbers(ctypes.c_uint64, shape[::-1]),
         numbers(ctypes.c_uint64, strides.tolist()), numbers(ctypes.c_uint32, box[::-1]), numbers(ctypes.c_uint32, (1,)*rank),
         0, 3, 2, 0)                                   # not interleaved; swizzle, L2 promotion of 128 bytes; zeros outside

@@ -291,7 +291,8 @@ class Among:
 
 def open_part(models, data, part, upscale, workers):
     """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on, no
-    more of each class than they had. Of a set without parts all pictures are judged; it may have some of the classes only."""
+    more of each class than they had, where they had as many. Of a set without parts all pictures are judged; it may have some
+    of the classes only."""
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
