@@ -183,11 +183,13 @@ def test_of_one_class_are_pictures_of_units_that_all_nine_make_fire_in_the_run_a
         return SimpleNamespace(pictures=dict.fromkeys(layers, of))
 
     monkeypatch.setattr(looking.top, "top_activations", passed)
-    rules = {n.what: n.rule for n in looking.of_one_class(here, ["conv1", "conv2"], 9)}
+    layers = ["conv1", "conv2"]
+    passes = {name: looking.passed(here, name, of, layers, 9) for name, of in looking.networks_of(here).items()}
+    rules = {n.what: n.rule for n in looking.of_one_class(here, layers, passes)}
     over = {what: rule.partition(" over ")[2] for what, rule in rules.items()}
     assert over["conv2: of a unit's nine strongest pictures those of one class"] == "5 of 8 units"
     assert over["conv2, untrained (control): those of one class"] == "4 of 8 units"
-    assert over["conv2 is more class-specific than before training"].startswith("4 of 8 units, the same unit")
+    assert over["conv2 is class-specific: more than before training"].startswith("4 of 8 units, less the untrained")
 
 
 # ---------------------------------------------------------------------------------------------------------------- items
@@ -276,6 +278,49 @@ def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path, monkeypa
                                       - rows["conv5, nose hidden: mean sign change"])
     assert nose.low is None and "0.079 ± 0.017" in [n.paper for n in found.numbers
                                                     if n.what == "conv5, nose hidden: mean sign change"]
+
+
+@pytest.mark.parametrize("item, options, claims", [
+    (looking.strongest, {}, 4 + 1), (looking.hiding, {}, 1), (looking.corresponding, {"landmarks": "marks.json"}, 2)])
+def test_a_network_before_its_first_step_has_learned_nothing(run, tmp_path, monkeypatch, item, options, claims):
+    for k in range(5):
+        shutil.copy(run.parent/"pictures/train/plum"/f"{k:02}.png", tmp_path/f"{k}.png")
+    (tmp_path/"marks.json").write_text(json.dumps({f"{k}.png": {"nose": [20 + 2*k, 18], "ear": [12, 10 + 3*k]}
+                                                   for k in range(5)}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setting.Setting, "of", lambda self, *of, own=setting.Setting.of: few(own(self, *of)))
+    here = of_run(run, tmp_path/"out", **{name: Path(file) for name, file in options.items()})
+    trained_more = [n for n in item(here).numbers if "more than before training" in n.what]
+    assert len(trained_more) == claims and any(n.here for n in trained_more)
+    monkeypatch.setattr(type(here.model), "untrained", lambda self: self)
+    found = [n for n in item(of_run(run, tmp_path/"again", **here.options)).numbers if "more than before training" in n.what]
+    assert len(found) == claims
+    for of in found:
+        assert of.here == pytest.approx(0, abs=1e-12) and of.verdict in (UNDECIDED, NOT_HERE)
+
+
+def test_values_of_one_picture_count_together():
+    rng = np.random.default_rng(0)
+    values = rng.normal(1, 1, 12)
+    one, other = paired("it", values), paired("it", values, groups=range(12))
+    assert (other.here, other.low, other.high) == pytest.approx((one.here, one.low, one.high))
+    twice = paired("it", np.repeat(values, 3), groups=np.repeat(np.arange(12), 3))                # nothing new in them
+    assert (twice.here, twice.low, twice.high) == pytest.approx((one.here, one.low, one.high))
+    assert twice.rule.endswith("over 36 pictures of 12 pictures")
+    assert paired("it", np.repeat(values, 3)).low > twice.low
+    alone = paired("it", values, groups=np.zeros(12))
+    assert alone.verdict == UNDECIDED and alone.low is None and "needs those of two" in alone.rule
+    gap = paired("it", [np.nan, *values], groups=[0, *range(12)])
+    assert gap.low == pytest.approx(one.low)
+
+
+def test_intervals_of_groups_hold_the_mean_as_often_as_they_say():
+    rng, held = np.random.default_rng(1), 0
+    groups = np.repeat(np.arange(15), 4)
+    for _ in range(800):
+        found = paired("it", rng.normal(size=15)[groups] + 0.3*rng.normal(size=60), groups=groups)
+        held += found.low <= 0 <= found.high
+    assert 0.92 < held/800 < 0.975
 
 
 NOSES = {f"{k}.png": {"nose": [20, 18]} for k in range(6)}

@@ -27,6 +27,11 @@ def shown(figures, words, most=2):
     return tuple(Picture(path.name, words + more*(k == min(most, len(figures)) - 1)) for k, path in enumerate(figures[:most]))
 
 
+def learned(what, run, untrained, unit, of="pictures", **how):
+    """The Number of the claim that the run has more of it than the untrained network, where that too may pass the paper's."""
+    return paired(f"{what}: more than before training", run - untrained, unit, of=f"{of}, less the untrained network's", **how)
+
+
 # ------------------------------------------------------------------------------------------------------------- figure 2
 def strongest(setting):
     """Figure 2: a pass each with the run and the untrained network, the control; then the units' pictures and projections."""
@@ -34,10 +39,17 @@ def strongest(setting):
     units = setting.of("random:12", "random:24", "random:48")
     k = min(9, len(setting.pictures))
     views, figures = setting.look("fig2", "top-activations", "--layers", *layers, f"--units={units}", f"--k={k}")
-    numbers = [] if min(k, len(setting.pictures.dataset.classes)) < 2 else of_one_class(setting, layers, k)
-    numbers += [paired(f"{of.layer}: the projections of a map are more alike than those of two maps", grouping(of), "cosine",
-                       "strong grouping within each map", "units, less the next unit's projections")
-                for of in views[1:]]                                      # layer 1's projections are its filters
+    passes = {name: (of, passed(setting, name, of, layers, k)) for name, of in networks_of(setting).items()}
+    of_classes = min(k, len(setting.pictures.dataset.classes)) > 1
+    numbers = of_one_class(setting, layers, {name: found for name, (_, found) in passes.items()}) if of_classes else []
+    for of in views[1:]:                                                  # layer 1's projections are its filters
+        alike_in_map = grouping(of)
+        numbers.append(paired(f"{of.layer}: the projections of a map are more alike than those of two maps", alike_in_map,
+                              "cosine", "strong grouping within each map", "units, less the next unit's projections"))
+        if "untrained" in passes:
+            model, found = passes["untrained"]
+            before = grouping(top.views_of(model, setting.pictures, found, of.layer, of.units))
+            numbers.append(learned(f"{of.layer}: that they are so alike", alike_in_map, before, "cosine", "units"))
     words = "left projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
     how = (f"The {k} strongest pictures of every unit, one activation a picture. Likeness: cosines between the projections of "
            f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or "
@@ -47,16 +59,22 @@ def strongest(setting):
                    f"{setting.about()} {how}", took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
 
 
-def of_one_class(setting, layers, k):
+def networks_of(setting):
+    """{name: Trained} of the run and, where its start is known, the control."""
+    return {"run": setting.model, **({"untrained": setting.model.untrained()} if setting.model.start is not None else {})}
+
+
+def passed(setting, name, model, layers, k):
+    """The strongest pictures that a network's units have, kept in the folder of figure 2."""
+    file = top.pass_file(setting.folder("fig2")/f"of_one_class_{name}.h5", model, setting.pictures, layers, k)
+    with Bar(len(setting.pictures), "picture", f"fig2, {name}") as bar:
+        return top.top_activations(model, setting.pictures, layers, k, file=file, bar=bar)
+
+
+def of_one_class(setting, layers, passes):
     """Numbers of what share of a unit's strongest pictures is of their commonest class, layer by layer."""
-    model, labels = setting.model, setting.pictures.dataset.labels
-    models = {"run": model, **({"untrained": model.untrained()} if model.start is not None else {})}
-    found = {}
-    for name, of in models.items():
-        file = top.pass_file(setting.folder("fig2")/f"of_one_class_{name}.h5", of, setting.pictures, layers, k)
-        with Bar(len(setting.pictures), "picture", f"fig2, {name}") as bar:
-            passed = top.top_activations(of, setting.pictures, layers, k, file=file, bar=bar)
-        found[name] = {layer: commonest(passed.pictures[layer], labels) for layer in layers}
+    labels = setting.pictures.dataset.labels
+    found = {name: {layer: commonest(of.pictures[layer], labels) for layer in layers} for name, of in passes.items()}
     last, second = layers[-1], layers[min(1, len(layers) - 1)]
     of = {layer: f"of {plural(len(shares), 'unit')}" for layer, shares in found["run"].items()}
     of_last, of_second = 100*found["run"][last], 100*found["run"][second]
@@ -68,8 +86,7 @@ def of_one_class(setting, layers, k):
     if "untrained" in found:
         before = 100*found["untrained"][last]
         numbers.append(number(f"{last}, untrained (control): those of one class", before, "%", of=of[last]))
-        numbers.append(paired(f"{last} is more class-specific than before training", of_last - before, "points",
-                              of=f"{of[last]}, the same unit before its first step"))
+        numbers.append(learned(f"{last} is class-specific", of_last, before, "points", of[last]))
     return numbers
 
 
@@ -148,6 +165,8 @@ def moving(setting):
         if low != high:
             numbers.append(paired(f"{low} leaves a picture sooner than {high}: {words}", rise[low] - rise[high], "points",
                                   "layer 1 abruptly, layer 7 quasi-linearly"))
+            numbers.append(paired(f"{high} goes in a line, an eighth of its way after an eighth of the {words}",
+                                  rise[high] - 100/8, "points", "layer 7 quasi-linearly", little=True))
         if against:
             before = 100*tables[1][series][f"{high} early rise"]
             numbers.append(number(f"{high}, untrained (control): after an eighth of the {words}", before, "%"))
@@ -183,6 +202,12 @@ def hiding(setting):
                number("with the projection of another picture (control)", others),
                paired("the strongest map's sum falls where its projection lies", follows - others, "correlation", "section 4.2",
                       "pictures, less another picture's projection")]
+    control = [untrained_occlusion(setting, one) for one in found] if setting.model.start is not None else []
+    if control and count > 1:
+        before = np.concatenate([occluding.correlation_with_projection(one) for one in control])
+        numbers += [number("untrained (control): with its own projection", before),
+                    learned("that the sum falls there", follows - others,
+                            before - occluding.correlation_with_other_projections(control), "correlation")]
     hidden = dict(what="P falls where the object is hidden", paper="hiding the object drops P (section 4.2)")
     if found[0].boxes is None:
         numbers.append(Number(**hidden, here=None, rule=NO_BOXES, verdict=VERDICTS[3]))
@@ -192,12 +217,28 @@ def hiding(setting):
         numbers += [number("of the fall of P inside the object's box", inside, "%"), number("of the area, the box", area, "%"),
                     number("of the fall inside the boxes of other pictures (control)", elsewhere, "%"),
                     paired(**hidden, differences=inside - elsewhere, unit="points", of="pictures, less other pictures' boxes")]
+        if control and count > 1:
+            before = 100*np.concatenate([occluding.fall_inside_box(one)[0] for one in control])
+            numbers += [number("untrained (control): of the fall inside the object's box", before, "%"),
+                        learned("that P falls there", inside - elsewhere,
+                                before - 100*occluding.fall_inside_other_boxes(control), "points")]
     places = found[0].sums[0].size
     return Outcome("fig7", tuple(numbers), shown(figures,
                                                  "A grey square slides over the picture: (b) the strongest map's sum, (c) "
                                                           "its projections, (d) P(true class), (e) the most probable class."),
                    f"{setting.about()} {plural(count, 'random picture')}, the square {found[0].size} pixels wide, moved by "
-                   f"{found[0].stride}: {places} places.", took={"pictures": count*places})
+                   f"{found[0].stride}: {places} places.", took={"pictures": count*places*(2 if control else 1)})
+
+
+def untrained_occlusion(setting, found):
+    """The Occlusion of the untrained network, the control, on the pictures and about the classes of one of the run."""
+    border = [((whole - seen)//2, -(-(whole - seen)//2))                  # around the centre crop; it is cut off again
+              for whole, seen in zip(setting.model.mean.shape[1:], found.pictures.shape[1:3])]
+    pictures = np.pad(found.pictures, ((0, 0), *border, (0, 0)))
+    with Bar(found.sums.size, "place", "fig7, untrained") as bar:
+        control = occluding.occlusion(setting.model.untrained(), pictures, found.labels, layer=found.layer,
+                                      size=found.size, stride=found.stride, grey=found.grey, criterion=found.criterion, bar=bar)
+    return replace(control, boxes=found.boxes)
 
 
 # --------------------------------------------------------------------------------------------------- figure 8 and table 1
@@ -239,6 +280,7 @@ def corresponding(setting):
     else:
         words = [f"--synthetic={setting.of(40, 60, 60)}", f"--label={FACE}"]
     (found,), figures = setting.look("table1", "correspondence", *words)
+    control = untrained_correspondence(setting, found) if setting.model.start is not None else None
     numbers = []
     for k, layer in enumerate(found.layers.tolist()):
         rows = dict(found.rows())
@@ -247,13 +289,37 @@ def corresponding(setting):
                     for what, of in rows.items()]
         numbers += [of_part(found, k, j, layer, part) for j, part in enumerate(found.parts.tolist())]
         numbers.append(of_common_place(found, k, layer))
+        if control is not None:
+            numbers.append(of_untrained(found, control, k, layer))
     if len(found.layers) == 2:
         numbers.append(shrinking(found))
     return Outcome("table1", tuple(numbers), shown(figures, "Figure 8: the pictures with a part, or a random place, hidden."),
                    f"{setting.about()} {plural(len(found.pictures), 'picture')} with their parts, a square of {found.side} "
-                   f"pixels, {found.random.shape[1]} random places a picture. Controls: these, and the part's places in other "
-                   f"pictures.",
-                   took={"pictures": alike.length(len(found.pictures), len(found.parts), found.random.shape[1])})
+                   f"pixels, {found.random.shape[1]} random places a picture. Controls: these, the part's places in other "
+                   f"pictures, and the untrained network, in which parts may be ahead too: like pixels hidden at like places "
+                   "change any network alike." + ("" if control is not None else " " + NO_START),
+                   took={"pictures": (1 if control is None else 2)*alike.length(len(found.pictures), len(found.parts),
+                                                                               found.random.shape[1])})
+
+
+def untrained_correspondence(setting, found):
+    """The Correspondence of the untrained network, the control, with the squares of one of the run."""
+    places = found.corners[:, :len(found.parts), ::-1] + found.side/2                         # row, column -> x, y of the middle
+    with Bar(alike.length(*places.shape[:2], found.random.shape[1]), "picture", "table1, untrained") as bar:
+        return alike.correspondence(setting.model.untrained(), found.pictures, places, found.parts.tolist(),
+                                    layers=found.layers.tolist(), random=found.random.shape[1],
+                                    permutations=found.permutations, grey=found.grey, side=found.side, seed=setting.seed,
+                                    bar=bar)
+
+
+def of_untrained(found, control, k, layer):
+    """The Number of the claim that parts are ahead of other pictures' places of them by more than in the untrained network."""
+    n = len(found.pictures)
+    first, second = np.triu_indices(n, 1)
+    ahead = [(of.lent[k].mean(axis=1) - of.scores[k]).mean(axis=0) for of in (found, control)]               # (m,) of pairs
+    return with_jackknife(f"{layer}, parts: ahead of other pictures' places of them by more than before training",
+                          lambda kept: (ahead[0] - ahead[1])[kept[first] & kept[second]].mean(), n, "sign change", "",
+                          f"95 % interval (jackknife over {plural(n, 'picture')}), less the untrained network's", by_interval)
 
 
 def of_part(found, k, j, layer, part):
@@ -330,12 +396,12 @@ def sanity(setting):
     at, of = {name: j for j, name in enumerate(found.conditions.tolist())}, "projections"
     numbers = []
     if found.inside is not None:
-        numbers = [number("energy in the object's box, as trained", 100*found.inside[:, 0], "%", of=of),
-                   number("of the field, the object's box", 100*found.area, "%", of=of)]
+        numbers = [number("energy in the object's box, as trained", 100*found.inside[:, 0], "%", of=of, groups=found.pictures),
+                   number("of the field, the object's box", 100*found.area, "%", of=of, groups=found.pictures)]
     for name in (found.conditions.tolist()[1], *(name for name in (*CONTROLS, "other switches") if name in at)):
         called = NAMED.get(name, f"{name} in random order")
-        numbers.append(paired(f"the projection is another one with {called}", 1 - found.cosine[:, at[name]], "1 - cosine",
-                              of=of))
+        numbers.append(number(f"likeness to the projection with {called}", found.cosine[:, at[name]], "cosine", of=of,
+                              groups=found.pictures))
     for name in (name for name in CONTROLS if name in at):
         for values, where in ((found.inside, "energy in the object's box"), (found.in_parts, "of that, in the object's parts")):
             claim = f"{where}: more than {NAMED[name]}"
@@ -343,8 +409,8 @@ def sanity(setting):
                 numbers.append(Number(claim, None, rule=NO_BOXES, verdict=VERDICTS[3]))
                 continue
             control = 100*values[:, at[name]]
-            numbers += [number(f"{where}, {NAMED[name]} (control)", control, "%", of=of),
-                        paired(claim, 100*values[:, 0] - control, "points", of=of)]
+            numbers += [number(f"{where}, {NAMED[name]} (control)", control, "%", of=of, groups=found.pictures),
+                        paired(claim, 100*values[:, 0] - control, "points", of=of, groups=found.pictures)]
     return Outcome("sanity", tuple(numbers), shown(figures, "The same projection with one thing replaced."),
                    f"{setting.about()} {len(found.units)} projections from {layer}, each unit with its strongest picture "
                    "(Adebayo et al. 2018)." + ("" if "untrained" in at else " " + NO_START),
@@ -380,7 +446,7 @@ ONE = {"minutes": f"few pictures: small differences stay undecided; {GENERAL}", 
 ITEMS = (
     Item("fig2", "Which pictures excite a unit most, and what in them?", "4, figure 2",
          "The nine strongest pictures of a map show one thing, ever more of one class from layer 2 to 5.", strongest,
-         seconds_of(3, projections=lambda setting: 9*60*setting.of(1, 2, 4)), no_convolution, unsettled=ONE),
+         seconds_of(3, projections=lambda setting: 2*9*60*setting.of(1, 2, 4)), no_convolution, unsettled=ONE),
     Item("fig4", "How do they come about?", "4, figure 4", "Low layers settle in a few epochs, upper ones only after 40 to 50.",
          evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=8*300),
          no_epochs, unsettled=ONE),
@@ -390,11 +456,11 @@ ITEMS = (
          # sampling costs as much again
          seconds_of(seen=lambda setting: 2*2*383*setting.of(8, 50, 200)), unsettled=ONE),
     Item("fig7", "What does it rely on?", "4.2, figure 7", "Hiding the object drops P(true class), and the strongest map's sum "
-         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)),
+         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 2*300*setting.of(24, 60, 200)),
          unsettled=ONE),
     Item("table1", "Do the same parts of different objects correspond? Figure 8, table 1", "4.3, figure 8, table 1",
          "Hiding the same part changes features more alike than hiding random places does, at layer 5 more so than at layer 7.",
-         corresponding, seconds_of(seen=lambda setting: 90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),
+         corresponding, seconds_of(seen=lambda setting: 2*90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),
     Item("sanity", "Do projections depend on what was learned?", "Adebayo et al. 2018", "", sanity,
          seconds_of(0.5, projections=lambda setting: 20*setting.of(32, 256, 256)), no_other_unit, unsettled=ONE),
 )

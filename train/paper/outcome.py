@@ -15,7 +15,7 @@ from train.claims import interval, student, verdict
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.files import choice, listed, mapping, read_json, real, table, text, whole
-from zfcore.terminal import warn_once
+from zfcore.terminal import plural, warn_once
 
 VERDICTS = "agrees", "does not agree", "undecided", "not measurable here"
 FILE = "outcome.json"
@@ -100,17 +100,35 @@ class Outcome:
 
 
 # ------------------------------------------------------------------------------------------------------- numbers and rules
-def paired(what, differences, unit="", paper="", of="pictures", little=False):
+def paired(what, differences, unit="", paper="", of="pictures", little=False, groups=None):
     """The Number of a claim by differences from its control, one each `of` something; NaN ones, where nothing could be
-    measured, are left out. With `little` it claims that nothing differs."""
-    known = np.asarray(differences, float).ravel()
-    known = known[np.isfinite(known)]
+    measured, are left out. With `little` it claims that nothing differs. `groups` are the pictures that they are of, where
+    several are of one: such are no independent draws."""
+    differences = np.asarray(differences, float).ravel()
+    known = differences[finite := np.isfinite(differences)]
     if len(known) < 2:
         return Number(what, float(known[0]) if len(known) else None, unit=unit, paper=paper, verdict=VERDICTS[2],
                       rule=f"needs two {of} or more, there {'is one' if len(known) else 'are none'}")
-    mean, half = interval(known.tolist())
-    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval (Student's) over {len(known)} {of}",
+    over = f"{len(known)} {of}"
+    if groups is None:
+        mean, half = interval(known.tolist())
+    else:
+        groups = np.unique(np.asarray(groups).ravel()[finite], return_inverse=True)[1]
+        over += f" of {plural(groups.max() + 1, 'picture')}"
+        if not groups.any():
+            return Number(what, float(known.mean()), unit=unit, paper=paper, verdict=VERDICTS[2],
+                          rule=f"{over}: needs those of two")
+        mean, half = float(known.mean()), of_groups(known, groups)
+    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval (Student's) over {over}",
                   verdict(mean, half, little))
+
+
+def of_groups(values, groups):
+    """Half the 95 % interval of the mean of values in groups 0, 1, ...: those of a group may go together, groups are independent.
+    The deviations of a group are added up before they are squared; as many degrees of freedom as groups, less one."""
+    sums = np.bincount(groups, values - values.mean())
+    error = math.sqrt(len(sums)/(len(sums) - 1)*float(np.square(sums).sum()))/len(values)
+    return student(len(sums) - 1, 0.95)*error
 
 
 def of_two_groups(what, one, other, unit="", paper="", of="units"):
@@ -144,9 +162,9 @@ def exactly(what, here, paper, unit="", rule="the same number", near=0.0):
                   verdict=VERDICTS[0] if abs(here - paper) <= near else VERDICTS[1])
 
 
-def number(what, values, unit="", paper="", of="pictures"):
-    """The Number of a mean that is judged by nothing, with its interval over so many."""
-    return replace(paired(what, values, unit, paper, of), verdict="")
+def number(what, values, unit="", paper="", of="pictures", groups=None):
+    """The Number of a mean that is judged by nothing, with its interval over so many; `groups` as of `paired`."""
+    return replace(paired(what, values, unit, paper, of, groups=groups), verdict="")
 
 
 # ------------------------------------------------------------------------------------------------------------ kept as JSON

@@ -178,6 +178,8 @@ def what_was_tested(found, level=0.05):
                                     "no part changes the signs more alike than both controls"))
     if lacks := found[0].lacking(level):
         said = [lacks]
+    elif (p < level).all(axis=3).any():
+        said.append("an untrained network may pass this too: python -m train.reproduce table1 says what was learned")
     return ("\n".join(in_table(*row) for row in table) +
             f"\n\np corrected for {p[0].size} tests (Holm; {found[0].permutations} permutations each; the least possible is "
             f"{found[0].least():.2g}), a part being found below {level:g}. {'; '.join(said)}.")
