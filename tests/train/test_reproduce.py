@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import signal
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,7 +214,8 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
     assert {n.verdict for n in found["fig7"].numbers if n.what == "P falls where the object is hidden"} == {NOT_HERE}
     assert found["fig4"].numbers and found["table2"].took["networks"] == 4 and found["fig6"].took["networks"] == 4
     controls = [n for n in found["fig4"].numbers if "(control)" in n.what]
-    assert [n.what.split()[0] for n in controls] == ["conv1", "conv5"] and not any("pictures" in n.rule for n in controls)
+    assert [n.what.split()[0] for n in controls] == [*(f"conv{k}" for k in range(1, 6)), "conv1", "conv5"]
+    assert not any("pictures" in n.rule for n in controls)
     assert "agree; apart from the paper's, this project's sanity checks: " + page.verdict_in_words(found["sanity"]) in in_one(said)
     rows = numbers(tmp_path/"out")
     assert {row["item"] for row in rows} == set(ITEMS) and {row["verdict"] for row in rows} <= {"", *VERDICTS}
@@ -297,6 +299,27 @@ def test_a_network_before_its_first_step_has_learned_nothing(run, tmp_path, monk
     assert len(found) == claims
     for of in found:
         assert of.here == pytest.approx(0, abs=1e-12) and of.verdict in (UNDECIDED, NOT_HERE)
+
+
+def test_the_control_of_figure_4_changes_all_layers_as_the_step_did(run, tmp_path, monkeypatch):
+    """The step is one of equal changes at random itself: beyond its control nothing is left."""
+    here, rng = of_run(run, tmp_path), np.random.default_rng(5)
+    later, layers = replace(here.model, epoch=2), [layer.name for layer in here.model.network.convolutions]
+    network = later.network.copy()
+    for layer in network.convolutions:
+        noise = rng.standard_normal(layer.parameters["w"].shape).astype(np.float32)
+        noise *= 0.2*np.linalg.norm(layer.parameters["w"])/np.linalg.norm(noise)
+        layer.parameters = {**layer.parameters, "w": layer.parameters["w"] + noise}
+    earlier = replace(later, network=network, epoch=1)
+    monkeypatch.setattr(looking, "opened", lambda file, device: earlier if file.stem.endswith("1") else later)
+    step = looking.growing.evolution([earlier, later], here.pictures, layers, {layer: [0] for layer in layers})
+    before = {layer: later.network[layer].parameters["w"].copy() for layer in layers}
+    size, control = looking.changed_at_random(here, step, 0, here.pictures)
+    assert size == pytest.approx(0.2, rel=1e-5)
+    for layer in layers:
+        np.testing.assert_array_equal(later.network[layer].parameters["w"], before[layer])
+        assert 0.6 < np.nanmean(control[layer])/np.nanmean(step.changes[layer][0]) < 1.6
+    assert np.nanmean(control["conv3"]) > 2*np.nanmean(control["conv1"])              # for being higher up alone
 
 
 def test_values_of_one_picture_count_together():

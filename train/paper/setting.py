@@ -99,11 +99,15 @@ class Setting:
     def folder(self, name):
         return self.output/name
 
-    def look(self, name, command, *words):
-        """([results], [Paths of figures]) of a command of `python -m zfcore`, in the folder of the item `name`."""
+    def asked(self, name, command, *words):
+        """Arguments of a command of `python -m zfcore`, parsed, in the folder of the item `name`."""
         own = [f"--run={self.run}", f"--output={self.folder(name)}", f"--seed={self.seed}", f"--device={self.device}",
                f"--workers={self.workers}", *([f"--data={self.data}"] if self.data is not None else [])]
-        files, figures = work(COMMANDS[command], parser().parse_args([command, *own, *words]), say=lambda *_: None)
+        return parser().parse_args([command, *own, *words])
+
+    def look(self, name, command, *words):
+        """([results], [Paths of figures]) of such a command."""
+        files, figures = work(COMMANDS[command], self.asked(name, command, *words), say=lambda *_: None)
         return [results.load(file, COMMANDS[command].RESULT) for file in files], figures
 
     def about(self):
