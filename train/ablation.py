@@ -65,8 +65,8 @@ CLAIMS = (
     Claim("1 with (b) they are better still", "(a), all seeds", "(a), all seeds, and (b)"),
     Claim("2 without layers 3, 4 it is worse", "alexnet-without-3-4", "alexnet"),
     Claim("2 without layers 6, 7 it is worse", "alexnet-without-6-7", "alexnet"),
-    Claim("2 without all four it is far worse than without 3, 4", "alexnet-without-3-4-6-7", "alexnet-without-3-4"),
-    Claim("2 without all four it is far worse than without 6, 7", "alexnet-without-3-4-6-7", "alexnet-without-6-7"),
+    Claim("2 without all four it is worse than without 3, 4", "alexnet-without-3-4-6-7", "alexnet-without-3-4"),
+    Claim("2 without all four it is worse than without 6, 7", "alexnet-without-3-4-6-7", "alexnet-without-6-7"),
     Claim("2 without layer 7 alone hardly matters", "alexnet-without-7", "alexnet", little=True),
     Claim("3 half the units in 6, 7 hardly matter: AlexNet", "alexnet-fc-2048", "alexnet", little=True),
     Claim("3 twice the units in 6, 7 hardly matter: AlexNet", "alexnet-fc-8192", "alexnet", little=True),
@@ -75,8 +75,8 @@ CLAIMS = (
     Claim("3 wider layers 3, 4, 5 help", "zfnet", "zfnet-b"),
     Claim("3 and lower the training error", "zfnet", "zfnet-b", of="train"),
     Claim("3 with twice the units in 6, 7 as well it is worse again", "zfnet-b-fc-8192", "zfnet-b"),
-    Claim("3 though the training error is lower still: it over-fits", "zfnet-b", "zfnet-b-fc-8192", of="train"),
-    Claim("4 the 7x7/2 filters have the middle frequencies that 11x11/4 ones lack", "zfnet", "alexnet", of="middle"),
+    Claim("3 though the training error is lower still", "zfnet-b", "zfnet-b-fc-8192", of="train"),
+    Claim("4 the 7x7/2 filters have more of the middle frequencies than 11x11/4 ones", "zfnet", "alexnet", of="middle"),
 )
 OF = {"train": "training error", "top1": "top-1 error", "middle": "share of layer 1's energy"}
 

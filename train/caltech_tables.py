@@ -309,11 +309,13 @@ def protocol_in_words(study, counts):
     pool = (f"{plural(len(study.dataset), 'drawn picture')}, of the training and the validation part together"
             if is_drawn(a.data) else
             f"the background {'is a class' if a.background else 'is no class'}")
+    trained = len({one.fold for one in study.kinds(SCRATCH[0]) if one.train_per_class in counts})
+    folds = f"{a.folds} folds" + f" ({trained} of networks from random weights)"*bool(trained)
     return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, "
             f"mean of the classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); "
             f"near-duplicates were taken out of ImageNet before the training. Here: {plural(len(study.classes), 'class')} of "
             f"{study.title}{left}; {pool}; to test on {most} ({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); "
-            f"mean of the classes' accuracies ± standard deviation over {a.folds} folds; chance is "
+            f"mean of the classes' accuracies ± standard deviation over {folds}; chance is "
             f"{100/len(study.classes):.1f} %. {duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
 
 

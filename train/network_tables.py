@@ -217,7 +217,7 @@ def paragraphs(lines, judgements, looks, of, protocol):
         yield ("The RMS limit of the filters (section 3) never acted: whether some dominate without it (claim 4) is not seen "
                "here.")
     if judgements:
-        yield report.claims_table(judgements, of)
+        yield report.claims_table(judgements, of, looks)
         yield report.verdicts(judgements, looks)
 
 

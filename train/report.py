@@ -18,6 +18,11 @@ def interval(mean, half):
     return f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
+def level(looks):
+    """"97.5 %" of the intervals by which claims are judged that may be looked at so often."""
+    return f"{100*confidence_of(looks):.4g} %"
+
+
 def csv_of(pair):
     """The two cells of a (mean, spread or half of an interval) in a CSV file."""
     return f"{pair[0]:.6g}", "" if pair[1] is None else f"{pair[1]:.4g}"
@@ -29,24 +34,23 @@ def table(head, rows, text=(0,)):
     return "\n".join(in_table(*line) for line in lines)
 
 
-def claims_table(judgements, of):
-    """The Judgements as a table; `of` are the words for what claims are of."""
+def claims_table(judgements, of, looks):
+    """The Judgements as a table; `of` are the words for what claims are of, and intervals are those of one of the looks."""
     rows = []
     for claim, paper, mean, half, word, pairs, needed in judgements:
         ours = interval(mean, half) + ("" if half is None else f", {pairs} pairs")
         if word == "undecided":
             word += f"; {f'about {needed}' if needed else f'more than {MOST_PAIRS}'} pairs"
         rows.append([claim.text, of[claim.of], "" if paper is None else f"{paper:+.1f}", ours, word])
-    return table(["claim of the paper", "difference of", "paper", "here (95 %)", ""], rows, text=(0, 1, 4))
+    return table(["claim of the paper", "difference of", "paper", f"here ({level(looks)})", ""], rows, text=(0, 1, 4))
 
 
 def verdicts(judgements, looks):
     """Meaning of the words of the table of claims, and how many claims are decided."""
-    percent = f"{100*confidence_of(looks):.4g}"
     decided = sum(not one.undecided for one in judgements)
     text = (f"{decided} of {len(judgements)} claims are decided. Differences in points: of two rows seed by seed, with an "
             f"ensemble from every seed to its one number, which is taken to be spread as these are. "
-            f"\"agrees\": the whole {percent} % interval (Student's) lies on the "
+            f"\"agrees\": the whole {level(looks)} interval (Student's) lies on the "
             f"claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; "
             f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true "
             f"ones.")
@@ -55,7 +59,7 @@ def verdicts(judgements, looks):
                  f"though all of it may lie on one side of 0.")
     if len(looks) > 1:
         text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after "
-                 f"{', '.join(map(str, looks))} seeds, fixed beforehand. An interval of one look is one of {percent} %, so "
+                 f"{', '.join(map(str, looks))} seeds, fixed beforehand. An interval of one look is one of {level(looks)}, so "
                  f"that those of all looks together hold the true difference in 95 % of studies at least. Each claim is judged "
                  f"by the first look that decides it.")
     return text

@@ -16,6 +16,29 @@ def test_every_recipe_is_a_command_of_its_own():
     assert len(set(resolved)) == len(resolved)
 
 
+def test_what_the_page_says_of_several_recipes_is_what_their_rows_say():
+    def span(of, names):
+        values = [100*of(rows[name]) for name in names]
+        return f"{min(values):.0f} to {max(values):.0f}"
+
+    rows = {row["name"]: row for row in json.loads((recipes.RESULTS/"recipes.json").read_text())["rows"]}
+    config = {name: recipes.config_of(recipes.RECIPES[name]) for name in rows if "--weight-decay" in rows[name]["options"]}
+    decayed = {name for name in config if config[name].weight_decay >= 0.03}
+    fast = {name for name in decayed if config[name].lr > 0.003}
+    box, part = (lambda row: row["in_box"]["conv5"][0]), (lambda row: row["in_parts"]["conv5"][0])
+    ahead = lambda row: box(row) - row["in_box"]["conv5"][1]
+    parts = {name: f"{100*part(rows[name]):.0f}" for name in rows if name != "double-start"}
+    near = sorted(parts[name] for name in ("drop", "drop-no-dropout", "drop-batch-24", "default"))
+    said = " ".join((recipes.RESULTS.parent/"README.md").read_text("utf-8").split())
+    for words in (
+            f"have {', '.join(near[:-1])} and {near[-1]} % of layer 5's energy in the parts",
+            f"have {span(box, decayed)} % of layer 5's energy in the box, the one with 0.0005 {100*box(rows['decay-0.0005']):.0f} %",
+            f"with 0.0005 and by {span(ahead, decayed - fast)} with more, at rates of 0.004 and 0.005 by {span(ahead, fast)}.",
+            f"{parts['without-normalisation']} against {parts['default']} % of the energy in the box, one seed does not settle: with "
+            f"it `--keep-prob 1` has {parts['drop-no-dropout']} % and a batch of 24 {parts['drop-batch-24']}."):
+        assert words in said
+
+
 @pytest.fixture
 def short(tmp_path, monkeypatch):
     """Short runs, judged on few pictures; their results in tmp_path."""

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from contextlib import redirect_stdout
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,11 @@ from tests.train.conftest import write_set
 from tests.train.test_loop import assert_same_bits
 from train import ablation, network_tables
 from train.__main__ import main as train
-from train.ablation import CLAIMS, SCALES, TABLE2, TABLE3, chosen, main
-from train.claims import LITTLE, Claim
+from train.ablation import CLAIMS, OF, SCALES, TABLE2, TABLE3, TABLES, chosen, main
+from train.claims import LITTLE, Claim, looks_of
 from train.evaluate import main as evaluate
 from train.network_tables import Ensemble, Errors, Line, Result, Row, in_order, judged
+from train.report import claims_table
 from train.study import StudyFolder
 from zfcore import checkpoint, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
@@ -129,7 +132,32 @@ def test_any_model_can_be_a_row_and_an_ensemble_is_shown_where_its_networks_are(
     assert [row.label for row in shown] == ["figure 3: (a), 1 net", "(a), all seeds", "zfnet-b"]
 
 
+def test_a_claim_says_no_more_than_one_difference_can_tell():
+    """Neither how far one row lies above the other, nor why."""
+    assert not [claim.text for claim in CLAIMS for word in ("over-fit", "far ", "lack", "because") if word in claim.text]
+    assert all(("training error" in claim.text) == (claim.of == "train") for claim in CLAIMS)
+
+
 # -------------------------------------------------------------------------------------------------------------- judging
+@pytest.mark.parametrize("name", TABLES)
+def test_the_claims_in_bench_results_are_what_its_networks_say(name):
+    """By the networks' numbers in the CSV file, which has no spectra."""
+    lines = []
+    with open(ROOT/"bench"/"results"/f"{name}.csv", newline="", encoding="utf-8") as file:
+        of_row = {label: list(rows) for label, rows in groupby(csv.DictReader(file), key=itemgetter("row"))}
+    for row in chosen(name, SMALL)[1]:
+        results = {None if of["seed"] == "all" else int(of["seed"]): Result(Errors(*(
+            float(of[error]) if of[error] else None for error in ("train_error", "val_top1_error", "val_top5_error"))), 1, 1.0)
+            for of in of_row[row.label]}
+        lines.append(Line(row, results, len(results)))
+    looks = looks_of(5, 10)
+    judgements = judged(CLAIMS, lines, SMALL.models, looks)
+    kept = (ROOT/"bench"/"results"/f"{name}.md").read_text(encoding="utf-8").split("\n")
+    head, _, *rows = claims_table(judgements, OF, looks).split("\n")
+    begins = kept.index(head) + 2
+    assert rows == kept[begins:kept.index("", begins) - 1] and kept[begins + len(rows)].startswith("| 4 ")
+
+
 def test_claims_are_judged_by_the_rows_that_stand_for_the_papers_and_left_out_without_their_results():
     row = {r.model: r for r in chosen("table3", SMALL)[0]}
     lines = [line(row["tiny-alexnet"], {0: (9, 12, 1)}), line(row["tiny"], {0: (9, 10, 1)}), line(row["tiny-b"], {})]

@@ -1,10 +1,12 @@
 """The report: numbers and tables as Markdown says them, three files each whole or not at all."""
 import csv
+import re
 
+import numpy as np
 import pytest
 
 from train import report
-from train.claims import Claim, Judgement
+from train.claims import Claim, Judgement, judged
 from zfcore import checkpoint, plots
 from zfcore.checkpoint import Unwritable
 
@@ -26,13 +28,25 @@ def judgement(word, little=False, needed=None):
 
 def test_claims_are_a_table_with_what_would_decide_them():
     first, _, *rows = report.claims_table([judgement("undecided", needed=36), judgement("undecided"), judgement("agrees")],
-                                          {"top1": "top-1 error"}).split("\n")
+                                          {"top1": "top-1 error"}, [5]).split("\n")
     assert first == "| claim of the paper | difference of | paper | here (95 %) |  |"
     assert rows[0] == "| 3 x | top-1 error | +1.2 | -3.5 (-6.9 to -0.1), 10 pairs | undecided; about 36 pairs |"
     assert rows[1].endswith("| undecided; more than 1000 pairs |") and rows[2].endswith("| agrees |")
     single = Judgement(Claim("1 y", "a", "b"), None, 1.7, None, "undecided: one pair", 1)
-    assert report.claims_table([single], {"top1": "top-1 error"}).endswith("| 1 y | top-1 error |  | +1.7 | undecided: one "
-                                                                           "pair |")
+    assert report.claims_table([single], {"top1": "top-1 error"}, [5]).endswith("| 1 y | top-1 error |  | +1.7 | undecided: one "
+                                                                                "pair |")
+
+
+@pytest.mark.parametrize("looks", [[5], [5, 10], [5, 10, 15]])
+def test_the_head_of_the_claims_says_of_how_many_per_cent_their_intervals_are(looks):
+    drawn = np.random.default_rng(0).normal(1, 2, 5)
+    ours = {("a", "top1"): dict(enumerate(drawn)), ("b", "top1"): dict.fromkeys(range(5), 0.0)}
+    (one,) = judged([Claim("1 x", "a", "b")], ours, {}, looks)
+    said = report.claims_table([one], {"top1": "top-1 error"}, looks).split("\n")[0]
+    percent = float(re.search(r"here \((.*) %\)", said)[1])
+    studies = np.random.default_rng(1).normal(0, 1, (5, 400_000))              # in how many such an interval holds the truth
+    halves = one.half/np.std(drawn, ddof=1)*np.std(studies, axis=0, ddof=1)
+    assert 100*np.mean(np.abs(studies.mean(axis=0)) < halves) == pytest.approx(percent, abs=0.1)
 
 
 def test_that_an_interval_on_one_side_of_0_may_be_undecided_is_said_where_a_claim_is_of_little_matter():

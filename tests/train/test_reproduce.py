@@ -21,6 +21,7 @@ from tests.spoken import in_one
 from tests.train.test_transfer import made as transfers  # noqa: F401  (a fixture)
 from train import ablation, reproduce
 from train.__main__ import main as train
+from train.claims import Claim, judged
 from train.paper import ITEMS, looking, networks, outcome, page, setting
 from train.paper import transfers as of_transfer
 from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, number, of_two_groups, paired
@@ -620,6 +621,22 @@ def test_the_projects_own_checks_are_counted_apart_from_the_papers_claims():
     found = {"fig2": of("fig2", AGREES), "fig3": of("fig3", AGREES)}
     assert page.apart(found) == "" and page.apart(found | {"sanity": of("sanity", AGREES, AGREES, NOT_HERE)}) == (
         "; apart from the paper's, this project's sanity checks: 2 agree, 1 not measurable here")
+
+
+@pytest.mark.parametrize("looks", [[5], [5, 10], [5, 10, 15]])
+def test_the_column_of_intervals_names_no_per_cent_and_the_rule_of_each_that_is_not_of_95_does(run, tmp_path, looks):
+    """As that of train.claims is where it has several looks."""
+    (one,) = judged([Claim("1 x", "a", "b")], {("a", "top1"): {0: 3.0, 1: 4.0}, ("b", "top1"): {0: 1.0, 1: 1.0}}, {}, looks)
+    claim = networks.of_claim(one, looks)
+    assert (claim.low, claim.high) == (one.mean - one.half, one.mean + one.half)
+    percents = re.findall(r"([\d.]+) %", claim.rule)
+    assert float(percents[0]) == pytest.approx(100 - 5/len(looks), abs=0.01) and percents[1:] == ["95"]*(len(looks) > 1)
+    found = {"table2": Outcome("table2", (claim,), took={"seconds": 1.0, "pictures": 2, "networks": 0}, versions={})}
+    here = of_run(run, tmp_path)
+    assert "|  | paper | here | interval |  | verdict | by |" in page.markdown(here, found)
+    text = page.page(here, found)
+    assert "<th>interval</th>" in text and 'data-is="interval"' in text and "<th>95" not in text and 'data-is="95' not in text
+    assert "An interval is of 95 % unless the rule of its number says another" in text
 
 
 @pytest.mark.parametrize("value, said", [(None, ""), (0.0, "0"), (62_357_608.0, "62,357,608"), (87.685, "87.7"),

@@ -170,7 +170,7 @@ def test_table4_sets_features_beside_random_weights_and_both_beside_the_paper(ca
     assert f"{middle:+.1f} ({middle - half:+.1f} to {middle + half:+.1f}) points at 4 a class in 2 folds: " in text
     assert found["features of the run"]["folds"] == "2" and found["from random weights"]["spread"] == ""
     assert all(p["train"] == str(4*int(p["train_per_class"])) for p in parts)
-    assert "chance is 25.0 %" in text and "over 2 folds" in text and "2 epochs of the training pictures" in text
+    assert "chance is 25.0 %" in text and "over 2 folds (1 of networks from random weights)" in text and "2 epochs of the training pictures" in text
     first = {p["network"]: 100*float(p["accuracy"]) for p in parts if (p["fold"], p["train_per_class"]) == ("0", "4")}
     assert f"{first['run'] - first['']:+.1f} points at 4 a class in 1 fold;" in text and "weights: undecided (" in text
     assert "do not fit their own training pictures yet" in text

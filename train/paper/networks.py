@@ -5,7 +5,7 @@ from train import ablation
 from train.network_tables import Row, opened
 from train.paper.outcome import VERDICTS, Number, Outcome, Picture, number, paired
 from train.paper.setting import Item, step_seconds
-from train.report import mean_spread
+from train.report import level, mean_spread
 from zfcore.analysis import diagnostics
 from zfcore.models import build
 from zfcore.terminal import Bar
@@ -44,7 +44,7 @@ def trained_rows(setting, table, paper):
     runs, lines, judgements = study.looked_at(train=True)
     study.write(table, runs, lines, judgements)
     numbers = [of_line(line, of) for line in lines for of in paper if line.mean_spread(of) is not None or line.missing]
-    numbers += map(of_claim, judgements)
+    numbers += [of_claim(one, study.looks) for one in judgements]
     folder, figure = setting.folder(table), study.folder.path/f"{table}.png"
     if figure.is_file():
         (folder/figure.name).write_bytes(figure.read_bytes())
@@ -66,11 +66,13 @@ def of_line(line, of):
                   paper="" if paper is None else f"{paper:.1f}", rule=of_networks if pair else line.missing)
 
 
-def of_claim(one):
-    """The Number of a train.claims Judgement."""
+def of_claim(one, looks):
+    """The Number of a train.claims Judgement by one of the looks."""
     low, high = (None, None) if one.half is None else (one.mean - one.half, one.mean + one.half)
     where, of = "within ±2 points" if one.claim.little else "above 0", ablation.OF[one.claim.of]
-    rule = f"{of}; the whole interval (Student's, corrected for the looks) {where}; {one.pairs} pair{'s'*(one.pairs > 1)} of seeds"
+    together = f", so that those of all {len(looks)} looks together are of 95 %"*(len(looks) > 1)
+    rule = (f"{of}; the whole {level(looks)} interval (Student's{together}) {where}; "
+            f"{one.pairs} pair{'s'*(one.pairs > 1)} of seeds")
     return Number(one.claim.text, one.mean, low, high, "points", "" if one.paper is None else f"{one.paper:+.1f}", rule,
                   one.verdict.partition(":")[0])
 
@@ -118,11 +120,11 @@ def first_layers(setting):
 # what is measured, function of a Diagnosis, the claim, and whether AlexNet has more (1) or less (-1) of it
 COMPARED = (
     ("energy of layer 1 in the middle frequencies", lambda one: 100*one.bands()["mid"],
-     "7x7/2 filters have the middle frequencies that 11x11/4 ones lack", -1),
+     "7x7/2 filters have more of the middle frequencies than 11x11/4 ones", -1),
     ("units of layers 1, 2 that never fire", lambda one: 100*np.mean(np.concatenate(list(one.dead.values())[:2])),
      "11x11/4 leaves more dead units", 1),
     ("energy of layer 2's projections at the grid of layer 1's stride", lambda one: 100*one.aliasing,
-     "stride 4 aliases in layer 2, stride 2 does not", 1),
+     "stride 4 aliases more in layer 2 than stride 2 does", 1),
 )
 
 

@@ -14,10 +14,12 @@ from zfcore.checkpoint import atomic, write_csv
 from zfcore.terminal import printable
 
 RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the "
-        "whole 95 % interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and "
-        "is undecided otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of "
-        "claims without anything in them about one in forty would be found to agree by chance. Intervals over pictures or "
-        "units are about this one network, those over seeds about such trainings.")
+        "whole interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and is "
+        "undecided otherwise. An interval is of 95 % unless the rule of its number says another: where a claim may be looked "
+        "at several times, each look's is wider, so that those of all together are of 95 %. Facts without a spread agree where "
+        "they are the paper's. Each claim is judged by itself: of claims without anything in them about one in forty would be "
+        "found to agree by chance. Intervals over pictures or units are about this one network, those over seeds about such "
+        "trainings.")
 SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
 
 
@@ -95,7 +97,7 @@ def markdown(setting, found):
         if one.numbers:
             rows = [[plain(n.what), plain(n.paper), shown(n.here), interval(n), plain(n.unit), n.verdict, plain(n.rule)]
                     for n in one.numbers]
-            parts.append(report.table(["", "paper", "here", "95 %", "", "verdict", "by"], rows, text=(0, 1, 4, 5, 6)))
+            parts.append(report.table(["", "paper", "here", "interval", "", "verdict", "by"], rows, text=(0, 1, 4, 5, 6)))
         parts += [f"![{plain(picture.shows)}]({quote(name + '/' + picture.file)})" for picture in one.figures]
         parts += [plain(text) for text in (one.protocol, one.notes) if text]
         parts.append(f"It took {plain(took(one))}; {plain(of)}.")
