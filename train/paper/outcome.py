@@ -1,9 +1,10 @@
 """Outcome of one item of the paper: its numbers beside the paper's, the verdicts on its claims, its figures, and what it took.
 It lies in ITEM/outcome.json, whole or not at all, and is read again instead of being made again.
 
-A claim is judged by differences from a control, one a picture, unit, fold or seed: it agrees where the whole 95 % interval of
-their mean lies on the claim's side of 0, does not where it lies on the other side, and is undecided otherwise (train.claims;
-Student's for paired differences, Welch's for two groups, the jackknife over pictures for means over pairs of them)."""
+A claim is judged by differences from a control, one a picture, unit, fold or seed: it agrees where the whole interval (95 %, or
+what its rule says) of their mean lies on the claim's side of 0, does not where it lies on the other side, and is undecided
+otherwise (train.claims; Student's for paired differences, Welch's for two groups, the jackknife over pictures for means over
+pairs of them)."""
 import json
 import math
 from collections import Counter
@@ -27,7 +28,7 @@ class Number:
 
     what       is measured, or the claim in words
     here       the number; None: there is none, as where it was not finite
-    low, high  ends of its 95 % interval, or None
+    low, high  ends of its interval, of 95 % unless `rule` names another, or None
     paper      the paper's number or words, "" where it has none
     rule       by which the verdict comes about; or what the number is of
     verdict    one of VERDICTS; "": a number that decides nothing, such as a control's"""
