@@ -115,6 +115,16 @@ def test_the_limit_is_where_it_is_said_to_be_and_a_negative_is_no_copy():
     assert len(near_duplicates(first, thumbnails(255 - pictures), 0.9).first) == 0
 
 
+@pytest.mark.parametrize("cells", [4, 16, 96])
+def test_at_a_correlation_of_1_all_that_are_the_same_are_found_and_no_others(cells):
+    """Of pictures of few large cells a product of float32 is rounded most."""
+    pictures = np.random.default_rng(cells).integers(0, 256, (40, cells, cells, 3), np.uint8)
+    some = thumbnails(pictures.repeat(96//cells, axis=1).repeat(96//cells, axis=2))
+    copies = np.repeat(some, 5, axis=0)
+    found = near_duplicates(copies, some, above=1)
+    assert sorted(zip(found.first.tolist(), found.second.tolist())) == [(k, k//5) for k in range(200)]
+
+
 @pytest.mark.parametrize("above", [0, -0.5, 1.5, float("nan")])
 def test_a_correlation_that_means_nothing_is_refused(above):
     with pytest.raises(Expected, match="correlation: expected a number above 0, at most 1"):

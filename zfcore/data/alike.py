@@ -12,6 +12,7 @@ from zfcore import check
 from zfcore.cpu import parallel, pieces
 
 SIDE, ABOVE = 32, 0.95
+ROUNDING = 2e-5                   # by which the float32 product of a thumbnail with itself may differ from 1
 FLAT = 2.0                        # grey levels: a thumbnail that deviates less has no shape that could be told again
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 ROWS, COLUMNS = 256, 16384        # pictures of the second set that are held against so many of the first at a time
@@ -43,7 +44,7 @@ def thumbnails(pictures):
 
 
 def near_duplicates(first, second, above=ABOVE):
-    """The Duplicates of two sets of thumbnails, (n,1024) and (m,1024)."""
+    """The Duplicates of two sets of thumbnails, (n,1024) and (m,1024). Of 1, those that are the same up to ROUNDING."""
     if not 0 < above <= 1:
         raise check.Expected("correlation", "a number above 0, at most 1", above)
 
@@ -51,7 +52,7 @@ def near_duplicates(first, second, above=ABOVE):
         pairs = []
         for columns in pieces(len(first), COLUMNS):
             correlation = second[rows] @ first[columns].T
-            i, j = np.nonzero(correlation >= above)
+            i, j = np.nonzero(correlation >= min(above, 1 - ROUNDING))
             pairs.append((j + columns.start, i + rows.start, correlation[i, j]))
         return pairs
 
