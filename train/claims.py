@@ -3,9 +3,10 @@
 The numbers of two rows are paired, as networks are by their seed and classifiers by their fold, and the claim is judged by the
 interval of their differences, Student's. Where a claim may be looked at L times, each as more pairs arrive, the looks are fixed
 beforehand and each has intervals of 1 - 0.05/L, so that of a claim at most 5 % of studies have any interval, at whatever look,
-without the true difference in it (Bonferroni). An ensemble is one draw of its kind, and other seeds would give another: the
-interval of its differences has room for that, as if it were spread as single networks are, which those that average several
-hardly exceed."""
+without the true difference in it (Bonferroni). Differences that are all the same do not tell how far others would be from them:
+an interval without width decides nothing, nor does one with an end that is no number. An ensemble is one draw of its kind, and
+other seeds would give another: the interval of its differences has room for that, as if it were spread as single networks are,
+which those that average several hardly exceed."""
 import bisect
 import math
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 LITTLE = 2.0                      # points that "hardly matter": the paper says it of differences up to 1.8
 MOST_PAIRS = 1000                 # up to which it is estimated how many are needed
+ROUNDING = 1e-12                  # of a mean: no interval of numbers that differ is so narrow
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ def differences(one, other):
 # ------------------------------------------------------------------------------------------------------------ verdicts
 def verdict(mean, half, little=False):
     """agrees: the whole interval lies on the claim's side, above 0, or within LITTLE of it for one that hardly matters; does
-    not agree: on the other one. A single difference, whose `half` is None, decides nothing."""
+    not agree: on the other one. A single difference, whose `half` is None, decides nothing, nor does an interval that is
+    `lacking` something."""
     if half is None:
         return "undecided: one pair"
+    if lacking(mean, half):
+        return "undecided"
     low, high = mean - half, mean + half
     if little:
         agrees, contradicts = -LITTLE <= low and high <= LITTLE, low > LITTLE or high < -LITTLE
@@ -102,10 +107,16 @@ def verdict(mean, half, little=False):
     return "agrees" if agrees else "does not agree" if contradicts else "undecided"
 
 
+def lacking(mean, half):
+    """Lack of an interval that decides nothing: "no spread", up to rounding, or "not a number"; "" of any other."""
+    if not math.isfinite(mean) or not math.isfinite(half):
+        return "not a number"
+    return "" if half > ROUNDING*abs(mean) else "no spread"
+
+
 def side(points):
-    """1 or -1 where the 95 % interval of differences lies above or below 0; 0 where it does not, or there is one of them."""
-    mean, half = interval(points)
-    return 0 if half is None or abs(mean) <= half else 1 if mean > 0 else -1
+    """1 or -1 where the 95 % interval of differences lies above or below 0; 0 where they decide nothing."""
+    return {"agrees": 1, "does not agree": -1}.get(verdict(*interval(points)), 0)
 
 
 def verdict_of_cases(sides):
@@ -160,7 +171,12 @@ def judged(claims, ours, paper, looks):
             word = verdict(mean, half, claim.little)
             if not word.startswith("undecided"):
                 break
-        needed = pairs_needed(pairs, confidence, claim.little, against_one) if word == "undecided" else None
+        needed = None
+        if word == "undecided":
+            if lacks := lacking(mean, half):
+                word += f": {lacks}"
+            else:
+                needed = pairs_needed(pairs, confidence, claim.little, against_one)
         both = higher in paper and lower in paper
         found.append(Judgement(claim, paper[higher] - paper[lower] if both else None, mean, half, word, len(pairs), needed))
     return found

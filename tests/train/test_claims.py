@@ -92,7 +92,9 @@ def test_differences_are_of_common_seeds_and_change_their_sign_with_the_rows(a, 
 @pytest.mark.parametrize("mean, half, little, word", [
     (2, 1, False, "agrees"), (-2, 1, False, "does not agree"), (1, 2, False, "undecided"), (0.5, 1, True, "agrees"),
     (4, 1, True, "does not agree"), (-4, 1, True, "does not agree"), (1.5, 1, True, "undecided"),
-    (-3.5, 3.3, True, "undecided"), (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair")])
+    (-3.5, 3.3, True, "undecided"), (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair"),
+    (1, 0, False, "undecided"), (0, 0, True, "undecided"), (-1, 1e-16, False, "undecided"), (math.nan, 1, False, "undecided"),
+    (1, math.nan, True, "undecided"), (math.inf, 1, False, "undecided")])
 def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, little, word):
     assert verdict(mean, half, little) == word
 
@@ -101,14 +103,31 @@ def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, li
 def test_a_claim_is_undecided_exactly_where_its_interval_holds_points_of_both_sides(mean, half, little):
     """In eighths of a point, every one of which in the interval is asked where it lies."""
     sides = {abs(point) <= 8*LITTLE if little else point > 0 for point in range(mean - half, mean + half + 1)}
-    if not little and 0 in (mean - half, mean + half):
-        sides = {True, False}                              # no difference at all is on neither side
+    if not half or not little and 0 in (mean - half, mean + half):
+        sides = {True, False}                              # no width tells nothing; no difference at all is on neither side
     assert verdict(mean/8, half/8, little) == ("undecided" if len(sides) == 2 else "agrees" if sides == {True}
                                                else "does not agree")
 
 
 def test_a_side_is_decided_by_the_interval():
     assert [side(points) for points in ([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [9.0, 0.1], [5.0], [0.0, 0.0])] == [1, -1, 0, 0, 0]
+
+
+@given(st.floats(-1e6, 1e6), st.integers(2, 12), st.booleans())
+def test_the_same_difference_every_time_decides_nothing_and_the_reason_is_told(difference, n, little):
+    """Sums of thirds, tenths, ... are rounded, and the mean is then not quite the difference."""
+    assert side([difference]*n) == 0
+    found = one_judged(HARDLY if little else BEATS, dict.fromkeys(range(n), difference), dict.fromkeys(range(n), 0.0))
+    assert found[4:] == ("undecided: no spread", n, None) and found.undecided
+
+
+@given(st.lists(st.floats(-9, 9), min_size=1, max_size=5), st.sampled_from((math.nan, math.inf, -math.inf)), st.booleans())
+def test_what_is_no_number_decides_nothing(points, odd, little):
+    points = [*points, odd]
+    with np.errstate(invalid="ignore"):
+        assert side(points) == side(points[::-1]) == 0
+        found = one_judged(HARDLY if little else BEATS, dict(enumerate(points)), dict.fromkeys(range(len(points)), 0.0))
+    assert found.verdict == "undecided: not a number" and found.needed is None
 
 
 @given(POINTS)
@@ -158,7 +177,8 @@ def test_a_judgement_is_of_the_differences_whatever_the_order_of_the_seeds(pairs
     found = one_judged(HARDLY if little else BEATS, *({k: float(pairs[k][row]) for k in seeds} for row in (0, 1)))
     mean, half = interval([float(a - b) for a, b in pairs])
     assert (found.mean, found.half) == pytest.approx((mean, half), abs=1e-9) and found.pairs == len(pairs)
-    assert found.undecided == (found.verdict == "undecided") and (found.undecided or found.needed is None)
+    assert found.undecided == (found.verdict in ("undecided", "undecided: no spread"))
+    assert found.undecided or found.needed is None
 
 
 def studies(difference, looks, count=400):
