@@ -69,7 +69,7 @@ def network(root, random, classes, layers, pages, pictures, nulls, compare):
         sheets(root, "cover", random, 8*len(layers), 8, len(layers), projection, 64, name="sheets/cover.webp")
     label = (lambda n: n % len(classes)) if classes else (lambda n: -1)
     return {
-        "format": "zfcore atlas", "version": 2, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>",
+        "format": "zfcore atlas", "version": 3, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>",
         "run": "runs/small",
         "epoch": 9, "input": [3, INPUT, INPUT], "data": None if nulls else "drawn:combinations", "part": "val", "total": 200,
         "classes": classes, "outputs": len(classes), "shares": [1/len(classes)]*len(classes) if classes and not nulls else None,

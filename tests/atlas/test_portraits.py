@@ -1,4 +1,6 @@
 """What a unit is to classes, to the units below and above, and to those of its layer."""
+import math
+
 import numpy as np
 import pytest
 
@@ -38,13 +40,34 @@ def test_a_unit_for_one_class_is_selective_one_for_any_is_not_and_of_one_that_ha
     counts = np.array([[20, 0, 0, 0], [5, 5, 5, 5], [9, 0, 0, 0], [0, 0, 0, 0]])
     common, excess = portraits.selectivity(counts, labels)
     assert common.tolist() == [0, 0, -1, -1]
-    np.testing.assert_allclose(excess, [0.75, 0, np.nan, np.nan])
+    chance = portraits.by_chance(labels, 4, [20])[20]
+    np.testing.assert_allclose(excess, [0.75 - chance, -chance, np.nan, np.nan])
 
 
 def test_a_class_that_is_common_anyway_makes_nobody_selective():
     labels = np.array([0]*90 + [1]*10)
     _, excess = portraits.selectivity(np.array([[18, 2], [0, 20]]), labels)
-    np.testing.assert_allclose(excess, [0, 0.9])
+    np.testing.assert_allclose(excess, [0, 0.9], atol=0.01)             # chance is the mean of DRAWN lists
+
+
+@pytest.mark.parametrize("n, classes", [(10, 10), (10, 100), (20, 10), (100, 10), (37, 3)])
+def test_units_that_do_not_care_have_no_selectivity_on_average(n, classes):
+    """Some class is the commonest of any list: its share alone would make chance 0.05 to 0.17."""
+    labels, rng = np.arange(1000) % classes, np.random.default_rng(n)
+    counts = np.stack([np.bincount(labels[rng.choice(1000, n, replace=False)], minlength=classes) for _ in range(2000)])
+    excess = portraits.selectivity(counts, labels).excess
+    assert abs(excess.mean()) < 4*excess.std()*np.sqrt(1/2000 + 1/portraits.DRAWN)
+    assert (counts.max(axis=1)/n - 1/classes).mean() > 0.04
+
+
+def test_chance_is_the_mean_over_all_lists_and_does_not_depend_on_what_else_is_asked():
+    """Of 30 pictures, half of each class, a list of 12 has k of the first with Pascal's weights."""
+    labels = np.arange(30) % 2
+    weights = np.array([math.comb(15, k)*math.comb(15, 12 - k) for k in range(13)])/math.comb(30, 12)
+    exact = (weights*np.maximum(np.arange(13), 12 - np.arange(13))).sum()/12 - 0.5
+    found = portraits.by_chance(labels, 2, [12])
+    assert found[12] == pytest.approx(exact, abs=0.01) and portraits.by_chance(labels, 2, [12]) == found
+    assert portraits.by_chance(labels, 2, [30])[30] == 0 and portraits.by_chance(labels[:0], 2, []) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------ weights

@@ -20,6 +20,7 @@ from zfcore.check import Expected
 from zfcore.network import Network
 
 FEWEST = 10                       # pictures that must make a unit fire before anything is said of their classes
+DRAWN = 1000                      # lists of pictures that chance is the mean of
 SIDE = 16                         # of the squares that projections are compared as
 EXACT = 400                       # units up to which the exact way onto the plane is the faster one
 
@@ -38,22 +39,46 @@ class Selectivity(NamedTuple):
     """Selectivity of the units of a layer for classes.
 
     common    (units,) int64      the commonest class among a unit's strongest pictures, the first of several; -1: none, as
-              fewer
-                                  than FEWEST pictures make it fire
-    excess    (units,) float64    that class's share of these pictures, less its share of all pictures: near 0 where the unit
-                                  does not care, near 1 where it fires for one class alone. NaN: none"""
+                                  fewer than FEWEST pictures make it fire
+    excess    (units,) float64    that class's share of these pictures, less its share of all pictures, less `by_chance`: on
+                                  average 0 where the unit does not care, near 1 where it fires for one of many classes alone.
+                                  NaN: none"""
     common: NDArray[np.int64]
     excess: NDArray[np.float64]
 
 
 def selectivity(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> Selectivity:
     """Selectivity of units with these `class_counts`, over a data set with these labels."""
-    seen, units = counts.sum(axis=1), np.arange(len(counts))
-    common = counts.argmax(axis=1)
-    of_all = np.bincount(labels, minlength=counts.shape[1])/max(len(labels), 1)
+    seen = counts.sum(axis=1)
     known = seen >= FEWEST
-    excess = counts[units, common]/np.maximum(seen, 1) - of_all[common]
+    of_all = np.bincount(labels, minlength=counts.shape[1])/max(len(labels), 1)
+    common, excess = _commonest(counts, np.maximum(seen, 1), of_all)
+    chance = by_chance(labels, counts.shape[1], np.unique(seen[known]).tolist())
+    excess -= np.array([chance.get(n, np.nan) for n in seen.tolist()])
     return Selectivity(np.where(known, common, -1), np.where(known, excess, np.nan))
+
+
+def by_chance(labels: NDArray[np.int64], classes: int, sizes: list[int]) -> dict[int, float]:
+    """{size: how far the share of the commonest class lies above that class's share of all pictures in lists of so many of them,
+    drawn at random}: above 0, as some class is always the commonest. The mean over DRAWN lists, always the same ones, of which
+    a shorter one is a longer one's beginning."""
+    if not sizes:
+        return {}
+    rng, most = np.random.Generator(np.random.Philox(key=[0, 0])), max(sizes)
+    lists = np.stack([labels[rng.choice(len(labels), most, replace=False)] for _ in range(DRAWN)])
+    of_all, counts = np.bincount(labels, minlength=classes)/max(len(labels), 1), np.zeros((DRAWN, classes), np.int64)
+    found = {}
+    for n in range(1, most + 1):
+        counts[np.arange(DRAWN), lists[:, n - 1]] += 1
+        if n in sizes:
+            found[n] = float(_commonest(counts, n, of_all)[1].mean())
+    return found
+
+
+def _commonest(counts, seen, of_all):
+    """(the commonest class of each row of `counts` (n,classes), its share of `seen` less its share `of_all`), (n,) each."""
+    common = counts.argmax(axis=1)
+    return common, counts[np.arange(len(counts)), common]/seen - of_all[common]
 
 
 # ------------------------------------------------------------------------------------------------------------ weights

@@ -20,7 +20,7 @@ from zfcore.models import checkpoint_file
 from zfcore.networks import card, names
 from zfcore.terminal import counted, plural
 
-FORMAT, VERSION = "zfcore atlas", 2
+FORMAT, VERSION = "zfcore atlas", 3
 TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
 LATEST = "latest.h5"              # of a run's folder
 COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and how wide they are

@@ -63,7 +63,8 @@
     [["each sees", "the part of the picture that can change a unit: its receptive field."],
      ["never fire", "units that no picture of this part of the data excites: dead ones."],
      ["selectivity", "of the up to 100 pictures that excite a unit most, the share of the commonest class, less that class's " +
-       "share of all pictures; the median of the layer. 0 is chance."],
+       "share of all pictures, less what this difference is on average for as many pictures drawn at random, as some class is " +
+       "always the commonest; the median of the layer. 0 is chance."],
      ["dominance", "largest RMS of a filter over the median of the layer: a few strong filters drown the others."]]
       .map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text)))));
 
