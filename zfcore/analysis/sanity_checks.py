@@ -7,7 +7,7 @@ projection is made again with one thing replaced, and compared with the original
     conv5, conv5 to conv4, ...   the weights of these layers in random order, from the unit's own layer downwards (those
                                  above do not take part). The values stay, so their distribution does; what was learned is gone
     another unit                 of the same layer at the same place, drawn at random
-    other switches               those of another picture, drawn among the strongest of the layer's other units
+    other switches               those of another picture, drawn among the strongest of all the layer's units, its own among them
     weights of the start         on the way down the random weights that training began with, the switches as trained
     untrained                    these weights on the way up too: the network before its first step
 
