@@ -28,6 +28,7 @@ from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
+from zfcore.analysis.known import mean_of_known
 from zfcore.analysis.occlusion import Occlusion, silent
 from zfcore.analysis.sanity_checks import OTHER_CONDITIONS, SanityChecks
 from zfcore.analysis.top_activations import UnitViews
@@ -409,22 +410,25 @@ def _class_legend(sheet, left, top, found, i):
 @styled
 def invariance(found: Invariance) -> Figure:
     """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
-    layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
+    layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all, or over
+    those in which the layer is not silent, as the legend says: a picture in which it is has no relative distance. The scale of
+    the distances reaches at least to 0.01, so that a distance of nothing looks like nothing."""
     check.instance("found", found, Invariance)
     n, layers = len(found.labels), found.layers.tolist()
     few = min(n, len(PICTURES))
     figure, rows = _subplots(len(found.steps), 2 + len(layers), figsize=(3.6 + 2.5*(len(layers) + 1), 2.3*len(found.steps)),
                              squeeze=False, width_ratios=[3.5, *[2.5]*(len(layers) + 1)])
-    highest = [max(np.nanmax(of[:, k]) for of in found.relative.values()) for k in range(len(layers))]
+    highest = [max(np.max(of[:, k], initial=LEAST_DISTANCE, where=np.isfinite(of[:, k])) for of in found.relative.values())
+               for k in range(len(layers))]
+    panels = []                                              # (axes, of how many pictures it has the mean), a list a series
     for (name, steps), letter, axes in zip(found.steps.items(), "abcdef", rows):
         _thumbnails(axes[0], found.pictures[name][:few])
         axes[0].set_title(f"({letter}) {SERIES.get(name, name)}", loc="left", color=INK)
-        curves = [(f"relative distance, {layer}", found.relative[name][:, k], highest[k]) for k, layer in enumerate(layers)]
-        for axis, (title, values, top) in zip(axes[1:], [*curves, ("P(true class)", found.probabilities[name], 1)]):
-            for curve, colour in zip(values, PICTURES):
-                axis.plot(steps, curve, color=colour, lw=1)
-            if n > 1:
-                axis.plot(steps, values.mean(axis=0), color="black", lw=2, label=f"mean of {n}")
+        curves = [(f"relative distance, {layer}", found.relative[name][:, k], highest[k],
+                   f"{layer} is silent: 0 on every clean picture") for k, layer in enumerate(layers)]
+        curves.append(("P(class)", found.probabilities[name], 1, ""))
+        panels.append([(axis, _curves(axis, steps, values, without)) for axis, (_, values, _, without) in zip(axes[1:], curves)])
+        for axis, (title, _, top, _) in zip(axes[1:], curves):
             axis.set(xlim=(steps[0], steps[-1]), ylim=(0, 1.05*top))
             axis.set_title(title, loc="left", color=INK)
             axis.set_xlabel(AXES.get(name, name), fontsize=8, color=INK)
@@ -433,10 +437,26 @@ def invariance(found: Invariance) -> Figure:
             if name == "rotation":
                 axis.set_xticks(range(0, 361, 90))
     if n > 1:
-        rows[min(1, len(rows) - 1), 1].legend(fontsize=8, labelcolor=INK, loc="lower right")
+        first = next(axis for axis, count in panels[min(1, len(rows) - 1)] if count)
+        for axis in (first, *(axis for row in panels for axis, count in row if 0 < count < n)):
+            axis.legend(fontsize=8, labelcolor=INK, loc="lower right")
     return figure
 
 
+def _curves(axis, steps, values, without):
+    """Curves (n,S), a picture each, the first in colours, and the mean of those that are known; the sentence `without` where none
+    is. Returns how many are known."""
+    for curve, colour in zip(values, PICTURES):
+        axis.plot(steps, curve, color=colour, lw=1)
+    n, (mean, counts) = len(values), mean_of_known(values)
+    if not (known := counts.max()):
+        axis.text(0.5, 0.5, textwrap.fill(without, 28), ha="center", va="center", transform=axis.transAxes, color=INK, fontsize=8)
+    elif n > 1:
+        axis.plot(steps, mean, color="black", lw=2, label=f"mean of {n}" if known == n else f"mean of {known} of {n}")
+    return known
+
+
+LEAST_DISTANCE = 0.01                        # where the scale of a relative distance ends at the least
 PICTURES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1".split()          # one each, as many as the paper's figures 5 and 8 show
 SERIES = {"translation": "vertical translation", "scale": "scale", "rotation": "rotation"}
 AXES = {"translation": "pixels, down is positive", "scale": "factor", "rotation": "degrees, counter-clockwise"}
@@ -531,7 +551,7 @@ def _steps(found):
         def draw(axes):
             for k, (layer, row) in enumerate(curves.items()):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
-                          label=f"{_short(layer, 12)}  {_digits(factor*row[-1], 2)}")
+                          label=f"{_short(layer, 12)}  {'silent' if np.isnan(row[-1]) else _digits(factor*row[-1], 2)}")
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
             axes.set_xlabel("epochs")
@@ -584,14 +604,14 @@ def _statistics(found):
 
     def sizes(axes):
         for one, colour in zip(found, (TRAIN, VAL)):
-            axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{_short(one.name)}: max/median {one.dominance:.2f}")
+            axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{_short(one.name)}: max/median {one.dominance_in_words()}")
         axes.set_title("RMS of layer 1's filters, sorted", loc="left")
 
     def spectra(axes):
         for one, colour in zip(found, (TRAIN, VAL)):
             low, mid, high = (100*share for share in one.bands().values())
-            axes.stairs(100*np.nanmean(one.spectrum, axis=0), one.edges, color=colour, lw=1.5,
-                        label=f"{_short(one.name)}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
+            axes.stairs(100*mean_of_known(one.spectrum)[0], one.edges, color=colour, lw=1.5, label=f"{_short(one.name)}: "
+                        + (f"low {low:.0f}, mid {mid:.0f}, high {high:.0f} %" if one.rms.any() else "none, all filters are 0"))
         axes.set_title("energy of layer 1's filters, %", loc="left")
         axes.set_xlabel("cycles a pixel")
 
@@ -640,8 +660,8 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
         if shares is not None and np.isfinite(shares).any():
             title.append(f"{word}: {100*np.nanmean(area):.0f} % of the {whole}")
             heads[0].append("")
-            for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
-                head.append(f"in {word} {100*share:.0f} %")
+            for head, share in zip(heads[1:], mean_of_known(shares)[0]):
+                head.append(f"in {word} {100*share:.0f} %" if np.isfinite(share) else f"in {word} nothing")
     names = [["unit", str(found.units[k])] if found.classes is None else named(found.classes[k], found.units[k]).split()
              for k in rows]
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")

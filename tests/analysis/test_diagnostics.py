@@ -8,8 +8,9 @@ from PIL import Image
 
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import COUNT, CROP, MEAN, SIZE, Noise, Stopping, pictures_of, small
-from zfcore import results
+from zfcore import plots, results
 from zfcore.commands.common import names_of
+from zfcore.commands.diagnostics import in_words
 from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers,
                                          length, power_spectrum, radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
@@ -72,6 +73,23 @@ def test_dominance_is_the_largest_rms_over_the_median():
     found = diagnosed(network)
     assert found.dominance == pytest.approx(9) and found.rms == pytest.approx([1, 1, 1, 1, 9, 1])
     np.testing.assert_array_equal(found.filters, w)
+
+
+@pytest.mark.figures
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("alive, scale, words", [(6, 1, "9.00"), (6, 1e-9, "9.00"), (3, 1, "18.00"),
+                                                 (2, 1, "infinite, most filters are 0"), (0, 1, "none, all filters are 0")])
+def test_dominance_and_energy_are_said_so_that_they_can_be_read_however_many_filters_are_0(alive, scale, words):
+    network = small()
+    w = network["conv1"].parameters["w"]
+    w *= scale/np.sqrt((w**2).mean(axis=(0, 1, 2)))
+    w[..., 0] *= 9
+    w[..., alive:] = 0                                                    # of six: with three alive the median is 1/2
+    found = diagnosed(network)
+    assert (np.isfinite(found.dominance), np.isnan(found.dominance)) == (alive > 2, not alive)
+    said = in_words(found)
+    assert f"filter RMS max/median {words}; energy of layer 1 {'low' if alive else 'none'}" in said and "nan" not in said
+    assert len(said) < 300 and plots.diagnostics([found]).image()
 
 
 def test_a_single_weight_has_all_frequencies_alike():

@@ -12,6 +12,7 @@ from zfcore.__main__ import main
 from zfcore.analysis.evolution import Evolution, cosine, evolution, kept_epochs, length
 from zfcore.analysis.top_activations import top_activations, unit_views, views_of
 from zfcore.check import Expected
+from zfcore.commands.evolution import draw
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.deconvnet import project, unit_count
 from zfcore.plots import LABEL, LINE, MARGIN
@@ -129,13 +130,17 @@ def test_strength_alone_is_no_change():
     np.testing.assert_allclose(found.values["conv1"][:, 1], 2*found.values["conv1"][:, 0], rtol=1e-5)
 
 
-def test_a_layer_that_never_fires_has_no_number_and_grey_strips():
+@pytest.mark.figures
+@pytest.mark.filterwarnings("error")
+def test_a_layer_that_never_fires_has_no_number_and_grey_strips(tmp_path):
     def kill(network):
         network["conv2"].parameters["b"][:] = -1e6
     found = grown(small(), changed(kill), units={"conv2": [0, 1]})
     assert np.isnan(found.change["conv2"]).all() and np.isnan(found.moved["conv2"]).all()
     assert found.dead["conv2"].tolist() == [pytest.approx(1/7), 1] and not found.projections["conv2"][:, 1].any()
     assert (found.pictures["conv2"][:, 1] == -1).all() and (found.values["conv2"][:, 1] == 0).all()
+    said = draw(found, tmp_path/"evolution.png")
+    assert ": conv2 silent" in said and "nan" not in said and "as far from each other" not in said
 
 
 @pytest.mark.parametrize("one, other", [(1, 0), (1, 1)])

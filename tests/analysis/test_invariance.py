@@ -1,18 +1,20 @@
 """Pictures along a series of similarities: the sampler against Pillow and exact turns, distances and numbers by hand."""
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zfcore import results
+from zfcore import plots, results
 from zfcore.__main__ import main
-from zfcore.analysis.invariance import (Bordered, Invariance, Series, centre_square, columns, consistency, default_layers,
+from zfcore.analysis.invariance import (MOVED, Bordered, Invariance, Series, centre_square, columns, consistency, default_layers,
                                         distances, early_rise, invariance, look, mean_height, paper_series, sample, subtract,
                                         transform)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
+from zfcore.commands.invariance import in_words
 from zfcore.data.transforms import square
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import build
@@ -249,12 +251,78 @@ def test_a_straight_line_has_risen_by_an_eighth_after_an_eighth_and_both_directi
     assert early_rise(np.arange(9.0)[::-1], 8) == pytest.approx(1/8)
 
 
+@pytest.mark.parametrize("largest, is_number", [(0, False), (8e-7, False), (MOVED, False), (2*MOVED, True), (np.nan, False)])
+def test_of_a_distance_that_is_rounding_there_is_no_rise_and_other_pictures_keep_theirs(largest, is_number):
+    line = np.arange(9.0)
+    found = early_rise(np.stack([line, largest*line/8, line]), 0)
+    assert found[[0, 2]] == pytest.approx(1/8) and np.isfinite(found[1]) == is_number
+
+
 @pytest.mark.parametrize("change, sentence", [
     ({"labels": [4]}, "labels: .*0 to 3"), ({"labels": [0, 1]}, "labels"), ({"layers": ["conv9"]}, "one of conv1, relu1"),
     ({"batch_size": 0}, "batch size")])
 def test_what_cannot_be_is_refused(change, sentence):
     with pytest.raises(Expected, match=sentence):
         invariance(Trained(shift_invariant(), MEAN), [blob()], series={"none": series([0.0, 1])}, **change)
+
+
+# ------------------------------------------------------------------------------------- layers that are silent on a picture
+def silenced(names_of_bias):
+    """What is found of three pictures of soft structure and a constant one, with these layers' biases below all they see."""
+    network = shift_invariant()
+    for name in names_of_bias:
+        network[name].parameters["b"][:] = -1e6
+    model = Trained(network, MEAN)
+    pictures = [*(picture(64, 50, seed) for seed in range(3)), np.full((64, 50, 3), 128, np.uint8)]
+    return invariance(model, pictures, [0]*4, batch_size=37)
+
+
+def silent_on(found, which):
+    """The same with the last layer silent on some of the pictures."""
+    relative = {name: of.copy() for name, of in found.relative.items()}
+    for of in relative.values():
+        of[which, -1] = np.nan
+    return replace(found, relative=relative)
+
+
+@pytest.mark.figures
+def test_a_layer_that_is_silent_on_all_pictures_is_said_to_be_where_it_would_be_drawn():
+    found = silenced(["fc6"])
+    assert all(np.isnan(of[:, 1]).all() for of in found.relative.values())
+    figure = plots.invariance(found)
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert [" ".join(texts).replace("\n", " ") for texts in said] == ["", "", "fc6 is silent: 0 on every clean picture", ""]*3
+    words = in_words(found)
+    assert "nan" not in words
+    assert words.endswith("at conv1 (mean of 3 of 4) (in a straight line: 12 %); fc6 is silent, or no shift moves it")
+
+
+@pytest.mark.figures
+@pytest.mark.parametrize("which", [[0], [1, 2], [0, 1, 2]])
+def test_the_mean_is_that_of_the_pictures_on_which_a_layer_is_not_silent_and_says_of_how_many(which):
+    found = silenced([])
+    rest = [k for k in range(4) if k not in which]
+    for axes in plots.invariance(silent_on(found, which)).axes[2::4]:
+        mean = axes.get_lines()[-1]
+        assert mean.get_label() == f"mean of {len(rest)} of 4" == axes.get_legend().get_texts()[0].get_text()
+        name = {"pixels, down is positive": "translation", "factor": "scale"}.get(axes.get_xlabel(), "rotation")
+        np.testing.assert_allclose(mean.get_ydata(), found.relative[name][rest, 1].mean(axis=0))
+    assert [text.get_text() for text in plots.invariance(found).axes[5].get_legend().get_texts()] == ["mean of 4"]
+
+
+@pytest.mark.figures
+def test_a_constant_picture_changes_no_mean_and_its_rounding_is_drawn_as_nothing():
+    """Whatever its distances are by rounding, and by the batches that it was computed in."""
+    found = silenced([])
+    assert all(found.relative["translation"][3].max(axis=1) <= MOVED)
+    assert np.isnan(columns(found)["translation"]["conv1 early rise"][3])
+    rises = columns(found)["translation"]["conv1 early rise"][:3]
+    assert f"has gone {100*rises.mean():.0f} % of its distance at conv1 (mean of 3 of 4) and" in in_words(found)
+    alone = replace(found, **{field: {name: of[3:] for name, of in getattr(found, field).items()}
+                              for field in ("relative", "probabilities", "most_probable", "pictures", "distances", "unit")},
+                    labels=found.labels[3:])
+    for axes in (one for k, one in enumerate(plots.invariance(alone).axes[:4]) if k % 4 in (1, 2)):
+        assert max(line.get_ydata().max() for line in axes.get_lines()) < 0.01*axes.get_ylim()[1]
 
 
 # -------------------------------------------------------------------------------------------------- the command line

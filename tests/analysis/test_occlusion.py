@@ -281,6 +281,17 @@ def test_a_fall_that_is_the_same_everywhere_lies_in_the_box_by_its_area():
     assert fall_inside_box(mixed)[0] == pytest.approx(10*10/600)
 
 
+@pytest.mark.parametrize("size, stride", [(5, 5), (7, 9), (9, 12)])
+def test_a_fall_that_is_the_same_at_all_places_lies_in_the_box_by_its_area_also_where_the_stride_leaves_a_rim(size, stride):
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(Trained(network, mean), picture, [0], size=size, stride=stride)
+    even = np.full(found.probabilities.shape[1:], 0.25)
+    drops = drop_form(even, found.tops, found.lefts, size, 30, 40)[None]
+    assert np.isnan(drops).any() == (stride > 5)
+    share, area = fall_inside_box(replace(found, drops=drops, boxes=np.array([[3.0, 10, 30, 36]])))
+    assert share == pytest.approx(area, rel=1e-12)
+
+
 def test_another_class_wins_where_it_is_not_the_one_that_is_followed():
     network, picture, mean = planted(EVERYWHERE)
     one = occlusion(Trained(network, mean), np.concatenate([picture]*2), [0, 1], size=10, stride=5)            # 5 x 7 places
@@ -588,3 +599,17 @@ def test_the_fall_inside_the_boxes_of_other_pictures_is_the_mean_over_all_of_the
     of = [fall_inside_box(replace(found, boxes=np.repeat(box[None], 3, axis=0)))[0][0] for box in boxes]
     parts = [replace(found, boxes=boxes)]
     np.testing.assert_allclose(fall_inside_other_boxes(parts), [(of[1] + of[2])/2, (of[0] + of[2])/2, (of[0] + of[1])/2])
+
+
+def test_a_picture_whose_box_is_not_known_is_left_out_of_the_boxes_of_the_others():
+    network, picture, mean = planted((slice(4, 8), slice(10, 16)))
+    found = occlusion(Trained(network, mean), np.repeat(picture, 4, axis=0), [0]*4, size=3, stride=1)
+    boxes = np.array([[6.0, 18, 18, 34], [0, 0, 6, 40], [np.nan]*4, [6, 18, 18, 26]])
+    known = boxes[[0, 1, 3]]
+    without = fall_inside_other_boxes([replace(found, **{name: value[[0, 1, 3]] for name, value in vars(found).items()
+                                                         if isinstance(value, np.ndarray) and len(value) == 4}, boxes=known)])
+    whole = [fall_inside_box(replace(found, boxes=np.repeat(box[None], 4, axis=0)))[0][0] for box in known]
+    np.testing.assert_allclose(fall_inside_other_boxes([replace(found, boxes=boxes)])[[0, 1, 3]], without)
+    assert fall_inside_other_boxes([replace(found, boxes=boxes)])[2] == pytest.approx(np.mean(whole))
+    nowhere = np.where(np.arange(4)[:, None] == 1, boxes, np.nan)
+    assert np.isnan(fall_inside_other_boxes([replace(found, boxes=nowhere)])).tolist() == [False, True, False, False]

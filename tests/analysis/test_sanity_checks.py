@@ -1,5 +1,7 @@
 """Sanity checks of projections: each replaces one thing and nothing else, and planted cases have the similarities they must
 have."""
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -8,12 +10,13 @@ from threadpoolctl import threadpool_limits
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
 from tests.spoken import in_one
-from zfcore import results
+from zfcore import plots, results
 from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes,
                                            randomised, rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start,
                                            similarities)
 from zfcore.analysis.top_activations import crops, field_regions, top_activations
 from zfcore.check import Expected
+from zfcore.commands.sanity_checks import in_words
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic, Truth, render
 from zfcore.deconvnet import DECONVNET, descend, project, start_signal
@@ -321,6 +324,20 @@ def test_the_legibility_of_a_training_run_is_the_share_in_the_boxes_of_each_pict
     for of_layer in network.parameters().values():
         of_layer["w"][:] = 0
     assert np.isnan(legibility(Trained(network, mean), pictures)[0])               # nothing is projected
+
+
+@pytest.mark.figures
+@pytest.mark.filterwarnings("error")
+def test_of_a_control_that_projects_nothing_no_share_is_told_and_of_the_others_theirs(found):
+    n, J = found.cosine.shape
+    inside = np.full((n, J), 0.5)
+    inside[:, 1], inside[0, 2] = np.nan, np.nan
+    some = replace(found, inside=inside, area=np.full(n, 0.25), in_parts=inside, parts_area=np.full(n, 0.1))
+    assert in_words(some, 1, "conv2").endswith(", nothing is projected")
+    assert in_words(some, 2, "conv2").endswith("50 % of the energy in the object's box, which is 25 % of the field, "
+                                               "50 % of that in its parts, which are 10 % of the box")
+    texts = [line for _, _, line, *_ in plots.sanity_checks(some).texts]
+    assert texts.count("in box nothing") == texts.count("in parts nothing") == 1 and texts.count("in box 50 %") == J - 1
 
 
 # ------------------------------------------------------------------------------------------------- the command line

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.analysis.invariance import default_layers, look, subtract
+from zfcore.analysis.invariance import MOVED, default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.cpu import parallel, pieces
@@ -44,7 +44,6 @@ from zfcore.terminal import plural
 from zfcore.trained import Trained, check_model, check_sees_squares
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
-MOVED = 1e-5                      # of the largest feature
 GROUP = 10                        # pictures, or up to nearly twice as many, that lend each other the places of their parts
 PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
 

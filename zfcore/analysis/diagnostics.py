@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.analysis.known import mean_of_known
 from zfcore.analysis.sanity_checks import sanity_checks, shares_of_start
 from zfcore.analysis.top_activations import top_activations, views_of
 from zfcore.backend import to_host
@@ -50,7 +51,7 @@ class Diagnosis:
 
     filters      (3,K,K,F) float32     of layer 1, whose stride is `stride`
     rms          (F,) float64          root mean square of each over its weights
-    dominance    max/median of these
+    dominance    max/median of these; infinite where most of them are 0, NaN where all are
     spectrum     (F,B) float64         share of each filter's energy in the bands between `edges`, NaN for a filter of 0
     dead         {layer: (units,) bool}  that no picture makes fire; of the layers that a ReLU ends
     total        pictures in the data set, damaged ones among them
@@ -87,8 +88,14 @@ class Diagnosis:
     legible: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     areas: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def bands(self) -> NDArray[np.float64]:
+    def bands(self) -> dict[str, float]:
         return bands(self.spectrum)
+
+    def dominance_in_words(self) -> str:
+        """Dominance as a person reads it: over a median of 0 it is no number."""
+        if np.median(self.rms) > 0:
+            return f"{self.dominance:.2f}" if self.dominance < 1e6 else f"{self.dominance:.1e}"
+        return "infinite, most filters are 0" if self.rms.any() else "none, all filters are 0"
 
 
 def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | None = None, k: int = 9, batch_size: int = 64,
@@ -149,23 +156,17 @@ def judge(model, pictures, top, layers):
         units = np.sort(shuffled(len(alive), 0, model.network.index(layer))[:LOOKED_AT])
         found = sanity_checks(model, pictures, top.first(1, layer), layer, alive[units], only=JUDGED)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
-        of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
+        of = np.stack([mean_of_known(shares)[0] for shares in (found.inside, found.in_parts)], axis=1)            # (J,2)
         legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])
-        areas[layer] = np.array([found.area.mean(), _means(found.parts_area)])
+        areas[layer] = np.array([found.area.mean(), mean_of_known(found.parts_area)[0]])
     return legible, areas
 
 
-def _means(shares):
-    """Means over the projections, of those that are numbers; NaN where there is none."""
-    known = np.isfinite(shares)
-    return np.divide(np.where(known, shares, 0).sum(axis=0), known.sum(axis=0), where=known.sum(axis=0) > 0,
-                     out=np.full(shares.shape[1:], np.nan))
-
-
 def dominance(w):
-    """max/median of the RMS of filters (C,K,K,F)."""
+    """max/median of the RMS of filters (C,K,K,F); infinite where most of them are 0, NaN where all are."""
     sizes = rms(w)
-    return float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(sizes.max(), np.median(sizes)))
 
 
 def first_two(network):
@@ -198,8 +199,8 @@ def radial_shares(w):
 
 
 def bands(spectrum):
-    """The filters' mean shares of energy below LOW, from there to HIGH, and above, of a spectrum (F,B)."""
-    shares, middles = np.nanmean(spectrum, axis=0), (EDGES[:-1] + EDGES[1:])/2
+    """The filters' mean shares of energy below LOW, from there to HIGH, and above, of a spectrum (F,B); NaN if all are 0."""
+    (shares, _), middles = mean_of_known(spectrum), (EDGES[:-1] + EDGES[1:])/2
     band = np.digitize(middles, (LOW, HIGH))
     return {name: float(shares[band == b].sum()) for b, name in enumerate(("low", "mid", "high"))}
 

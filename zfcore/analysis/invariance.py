@@ -1,6 +1,6 @@
 """Floor 6: how far a shifted, enlarged or turned picture takes a network from the picture itself (paper, figure 5).
 
-    invariance    along each of three series the distance of the features, P(true class) and the most probable class
+    invariance    along each of three series the distance of the features, P of the class and the most probable class
     transform     the sampler: any similarity of a picture, straight from its original pixels
     consistency, mean_height, early_rise    one number a curve, to compare networks by
 
@@ -46,6 +46,7 @@ from zfcore.trained import Trained, check_model, check_sees_squares
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2
 SHOWN = 8                                    # pictures of a series in the figure
+MOVED = 1e-5                                 # of the features: what changes by no more is rounding
 ROWS, COLUMNS = 512, 32                      # of features, whose squares are added at once
 
 
@@ -445,8 +446,9 @@ def mean_height(steps, values):
 
 
 def early_rise(values, clean):
-    """Share of its largest distance from the clean picture that a curve (...,S) has reached after an eighth of the way, the
-    mean over both directions where there are two: 1/8 if it rises in a straight line, near 1/2 in the figure's layer 1."""
+    """Share of its largest distance from the clean picture that a curve (...,S) of relative distances has reached after an eighth
+    of the way, the mean over both directions where there are two: 1/8 if it rises in a straight line, near 1/2 in the figure's
+    layer 1. NaN where the curve is, and where its largest distance is no more than MOVED: of rounding no share is a number."""
     rises = []
     for side in values[..., clean:], values[..., clean::-1]:
         if side.shape[-1] == 1:
@@ -454,8 +456,8 @@ def early_rise(values, clean):
         at = (side.shape[-1] - 1)/8
         low = int(at)
         there = side[..., low] + (at - low)*(side[..., low + 1] - side[..., low])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rises.append(there/side.max(axis=-1))
+        largest = side.max(axis=-1)
+        rises.append(there/np.where(largest > MOVED, largest, np.nan))
     return np.mean(rises, axis=0)
 
 

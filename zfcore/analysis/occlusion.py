@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.analysis.known import mean_of_known
 from zfcore.analysis.top_activations import MID_GREY, field_boxes
 from zfcore.backend import BF16, array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, pieces
@@ -393,30 +394,33 @@ def share_lost(found):
 
 
 def fall_inside_box(found):
-    """(share of the fall of P(true class) that lies inside the object's box, the box's share of the area), (n,) each.
+    """(share of the fall of P of the class that lies inside the object's box, the box's share of the area), (n,) each.
 
-    The fall is taken pixel by pixel in its DROP form, rises left out. If hiding the object matters no more than hiding
-    anything else, both shares are equal. NaN where there is no box or P never falls."""
+    The fall is taken pixel by pixel in its DROP form, rises left out, and the area is that which squares cover: all of the
+    picture, but for a rim that the stride may leave. If hiding the object matters no more than hiding anything else, both
+    shares are equal. NaN where there is no box or P never falls."""
     H, W = found.pictures.shape[1:3]
+    covered = np.isfinite(found.drops)
     fall = np.nan_to_num(found.drops).clip(0)
     y, x = np.arange(H)[:, None] + 0.5, np.arange(W) + 0.5
     top, left, bottom, right = np.moveaxis(found.boxes, -1, 0)[..., None, None]
-    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)                        # (n,H,W)
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right) & covered              # (n,H,W)
     total, known = fall.sum(axis=(1, 2)), ~np.isnan(found.boxes).any(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(known & (total > 0), (fall*inside).sum(axis=(1, 2))/total, np.nan)
-    return share, np.where(known, inside.mean(axis=(1, 2)), np.nan)
+    return share, np.where(known, inside.sum(axis=(1, 2))/covered.sum(axis=(1, 2)), np.nan)
 
 
 def fall_inside_other_boxes(occlusions):
-    """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n >
-    1: the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
+    """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, those
+    that are known, n > 1: the control of `fall_inside_box`, as all objects stand near the middle. NaN where P never falls or no
+    other box is known."""
     boxes, shares = np.concatenate([one.boxes for one in occlusions]), []
     for turn in range(1, len(boxes)):
         turned = iter(np.roll(boxes, turn, axis=0))
         shares.append(np.concatenate([fall_inside_box(replace(one, boxes=np.array([next(turned) for _ in one.boxes])))[0]
                                       for one in occlusions]))
-    return np.mean(shares, axis=0)
+    return mean_of_known(np.stack(shares))[0]
 
 
 def correlation_with_projection(found):

@@ -43,13 +43,13 @@ def draw(found, path):
 
 def in_words(one):
     """The numbers of figure 6 of a Diagnosis."""
-    bands = ", ".join(f"{band} {100*share:.0f} %" for band, share in one.bands().items())
+    bands = ", ".join(f"{band} {100*share:.0f} %" for band, share in one.bands().items()) if one.rms.any() else "none"
     dead = (f"never fire on {plural(one.total, 'picture')}: "
             + ", ".join(f"{layer} {of.sum()} of {len(of)}" for layer, of in one.dead.items())
             if one.dead else "no layer ends in a ReLU, by which units never fire")
     alias = (f"{one.aliasing:.3f} of the energy of {one.layer}'s projections stands out at the frequencies of the grid of "
              f"{one.stride} pixels" if np.isfinite(one.aliasing) else f"aliasing of {one.layer} cannot be measured")
-    return (f"{one.name}: filter RMS max/median {one.dominance:.2f}; energy of layer 1 {bands}; {dead}; "
+    return (f"{one.name}: filter RMS max/median {one.dominance_in_words()}; energy of layer 1 {bands}; {dead}; "
             f"{alias}")
 
 

@@ -1,6 +1,8 @@
 """Floor 7: figure 4."""
 from dataclasses import replace
 
+import numpy as np
+
 from zfcore import check, plots, trained
 from zfcore.analysis import evolution as growing
 from zfcore.analysis import top_activations as top
@@ -37,11 +39,12 @@ def draw(found, path):
     """The figure, and how much projections change from epoch to epoch."""
     plots.save(plots.evolution(found), path)
     steps = list(zip(found.epochs.tolist(), found.epochs.tolist()[1:]))
-    said = [f"epoch {a} to {b}: " + ", ".join(f"{layer} {found.change[layer][k]:.2f} ({100*found.moved[layer][k]:.0f} %)"
+    told = lambda change, moved: "silent" if np.isnan(change) else f"{change:.2f} ({100*moved:.0f} %)"
+    said = [f"epoch {a} to {b}: " + ", ".join(f"{layer} {told(found.change[layer][k], found.moved[layer][k])}"
                                               for layer in found.units) for k, (a, b) in enumerate(steps)]
     if steps:
         said.append("change of the projections, 1 - cosine; in brackets: units whose strongest picture is another one")
-    if found.unrelated:
+    if apart := {layer: distance[0] for layer, distance in (found.unrelated or {}).items() if np.isfinite(distance[0])}:
         said.append("as far from each other as units that have nothing to do with each other would be: "
-                    + ", ".join(f"{layer} {distance[0]:.2f}" for layer, distance in found.unrelated.items()))
+                    + ", ".join(f"{layer} {distance:.2f}" for layer, distance in apart.items()))
     return "\n".join([*said, printable(path)])

@@ -5,6 +5,7 @@ import numpy as np
 
 from zfcore import plots
 from zfcore.analysis import invariance as moved
+from zfcore.analysis.known import mean_of_known
 from zfcore.checkpoint import write_csv
 from zfcore.commands.common import LABEL, asked_for, chosen_layers, labels_of, open_model, option, originals, output_folder
 from zfcore.data.synthetic import Synthetic
@@ -69,10 +70,14 @@ def closing(args, found):
 
 
 def in_words(found):
-    table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.columns(found).items()}
+    """Means over the pictures; of a layer over those that the shifts move at all, told with their number where it is not all."""
+    table = {series: {what: mean_of_known(values) for what, values in of.items()} for series, of in moved.columns(found).items()}
     words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
-    kept = "; ".join(f"{words[series]}: the same class at {percent(of['consistency'])} of the steps, P(true) "
-                     f"{of['P(mean)']:.2f} on average against {of['P(clean)']:.2f}" for series, of in table.items())
-    rises = {layer: table["translation"][f"{layer} early rise"] for layer in found.layers}
-    early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}" for layer, rise in rises.items())
-    return f"{kept}. After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"
+    kept = "; ".join(f"{words[series]}: the same class at {percent(of['consistency'][0])} of the steps, P(class) "
+                     f"{of['P(mean)'][0]:.2f} on average against {of['P(clean)'][0]:.2f}" for series, of in table.items())
+    n, rises = len(found.labels), {layer: table["translation"][f"{layer} early rise"] for layer in found.layers.tolist()}
+    early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}{f' (mean of {count} of {n})'*bool(count < n)}"
+                         for layer, (rise, count) in rises.items() if count)
+    said = [f"After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"]*bool(early)
+    said += [f"{layer} is silent, or no shift moves it" for layer, (_, count) in rises.items() if not count]
+    return f"{kept}. {'; '.join(said)}"

@@ -6,6 +6,7 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
+from zfcore.analysis.known import mean_of_known
 from zfcore.commands.common import (K, LIMIT, UNITS, chosen_layers, chosen_units, classes_of, open_model, open_pictures, option,
                                     output_folder)
 from zfcore.files import file_names
@@ -48,8 +49,9 @@ def draw(found, path):
 def in_words(found, j, condition):
     said = f"{found.layer}, {plots.condition_in_words(condition)}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
     if found.inside is not None:
-        said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
-                 f"{100*found.area.mean():.0f} % of the field")
+        inside, count = mean_of_known(found.inside[:, j])
+        said += (f", {100*inside:.0f} % of the energy in the object's box, which is {100*found.area.mean():.0f} % of the field"
+                 if count else ", nothing is projected")
     if found.in_parts is not None and np.isfinite(found.in_parts[:, j]).any():
         said += (f", {100*np.nanmean(found.in_parts[:, j]):.0f} % of that in its parts, which are "
                  f"{100*np.nanmean(found.parts_area):.0f} % of the box")
