@@ -294,7 +294,7 @@ def test_a_layer_that_is_silent_on_all_pictures_is_said_to_be_where_it_would_be_
     assert [" ".join(texts).replace("\n", " ") for texts in said] == ["", "", "fc6 is silent: 0 on every clean picture", ""]*3
     words = in_words(found)
     assert "nan" not in words
-    assert words.endswith("at conv1 (mean of 3 of 4) (in a straight line: 12 %); fc6 is silent, or no shift moves it")
+    assert words.endswith("at conv1 (mean of 3 of 4) (in a straight line: 12.5 %); fc6 is silent, or no shift moves it")
 
 
 @pytest.mark.figures

@@ -78,6 +78,6 @@ def in_words(found):
     n, rises = len(found.labels), {layer: table["translation"][f"{layer} early rise"] for layer in found.layers.tolist()}
     early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}{f' (mean of {count} of {n})'*bool(count < n)}"
                          for layer, (rise, count) in rises.items() if count)
-    said = [f"After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"]*bool(early)
+    said = [f"After an eighth of the largest shift a picture has gone {early} (in a straight line: 12.5 %)"]*bool(early)
     said += [f"{layer} is silent, or no shift moves it" for layer, (_, count) in rises.items() if not count]
     return f"{kept}. {'; '.join(said)}"
