@@ -303,21 +303,21 @@ def test_a_network_before_its_first_step_has_learned_nothing(run, tmp_path, monk
         assert of.here == pytest.approx(0, abs=1e-12) and of.verdict in (UNDECIDED, NOT_HERE)
 
 
-def test_the_control_of_figure_4_changes_all_layers_as_the_step_did(run, tmp_path, monkeypatch):
-    """The step is one of equal changes at random itself: beyond its control nothing is left."""
+def test_the_control_of_figure_4_turns_all_layers_as_the_step_did(run, tmp_path, monkeypatch):
+    """The step is one of equal turns at random itself, and halves all weights: beyond its control nothing is left."""
     here, rng = of_run(run, tmp_path), np.random.default_rng(5)
     later, layers = replace(here.model, epoch=2), [layer.name for layer in here.model.network.convolutions]
     network = later.network.copy()
     for layer in network.convolutions:
         noise = rng.standard_normal(layer.parameters["w"].shape).astype(np.float32)
         noise *= 0.2*np.linalg.norm(layer.parameters["w"])/np.linalg.norm(noise)
-        layer.parameters = {**layer.parameters, "w": layer.parameters["w"] + noise}
+        layer.parameters = {**layer.parameters, "w": 2*(layer.parameters["w"] + noise)}
     earlier = replace(later, network=network, epoch=1)
     monkeypatch.setattr(looking, "opened", lambda file, device: earlier if file.stem.endswith("1") else later)
     step = looking.growing.evolution([earlier, later], here.pictures, layers, {layer: [0] for layer in layers})
     before = {layer: later.network[layer].parameters["w"].copy() for layer in layers}
-    size, control = looking.changed_at_random(here, step, 0, here.pictures)
-    assert size == pytest.approx(0.2, rel=1e-5)
+    angle, control = looking.turned_at_random(here, step, 0, here.pictures)
+    assert np.tan(angle) == pytest.approx(0.2, rel=0.05)
     for layer in layers:
         np.testing.assert_array_equal(later.network[layer].parameters["w"], before[layer])
         assert 0.6 < np.nanmean(control[layer])/np.nanmean(step.changes[layer][0]) < 1.6
