@@ -135,7 +135,7 @@ class StudyFolder:
                 back = "put them back as they were, pictures with the times of their files, or " if name in KEYS else ""
                 raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})", got,
                                      f"{back}name another folder")
-        with atomic(self.path/"study.json", shared=True) as temporary:
+        with atomic(self.path/"study.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
     def locked(self, wait=False):

@@ -63,7 +63,7 @@ def place(output: Path, wanted: str) -> Path:
 
 def is_free(folder):
     """Return whether there is nothing in a folder, or only what a kill left before the record was there."""
-    return folder.is_dir() and all(path.name == f".{RECORD}.part" for path in folder.iterdir())
+    return folder.is_dir() and all(path.name.startswith(f".{RECORD}") and path.suffix == ".part" for path in folder.iterdir())
 
 
 def is_complete(folder: Path) -> bool:
