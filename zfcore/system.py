@@ -171,8 +171,11 @@ def open_to_lock(path: Path, opener: Callable[[Path, int], int], flags: int) -> 
     for reading. Raises OSError."""
     try:
         return opener(path, flags)
-    except PermissionError:
-        return opener(path, os.O_RDONLY)
+    except PermissionError as refused:
+        try:
+            return opener(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise refused from None
 
 
 def flush(path: Path) -> None:

@@ -34,8 +34,7 @@ from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, w
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
-from zfcore.files import anything, choice, file_names, folder_made, inside, numbered, opener, read_json, table, text
-from zfcore.system import lock
+from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered, read_json, table, text
 from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
@@ -86,15 +85,16 @@ def making(folder: Path, mark: str) -> Iterator[Path]:
 @contextmanager
 def alone(folder):
     """`with alone(folder):` no other process does this with the same folder. Raises Expected where one does."""
-    with open(inside(folder, f"{KEPT}/.lock"), "ab", opener=opener) as file:
-        try:
-            lock(file.fileno())
-        except BlockingIOError:
-            raise Expected("--output", "a folder in which no other atlas is being made", folder,
-                           "wait for its end, or stop it") from None
-        except OSError:                                    # no locks here, as on some network file systems
-            pass
+    try:
+        descriptor = locked(inside(folder, f"{KEPT}/.lock"))
+    except BlockingIOError:
+        raise Expected("--output", "a folder in which no other atlas is being made", folder,
+                       "wait for its end, or stop it") from None
+    try:
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
