@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, w
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
-from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered, read_json, table, text
+from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered, read_bytes, read_json, table, text
 from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
@@ -121,7 +121,7 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
              hidden=not other) as bar:
         compare = other and compare_pages(folder, *other, units, called, pages, bar)
     network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
-    write_pages(folder)
+    write_pages(path)
 
 
 def picture_page(folder, source, number, layers):
@@ -139,7 +139,12 @@ def picture_page(folder, source, number, layers):
     return page
 
 
-def write_pages(folder):
-    """Copy the pages themselves, index.html the last."""
-    for path in sorted(PAGE.iterdir(), key=lambda path: path.suffix == ".html"):
-        folder.write(path.name if path.suffix == ".html" else f"page/{path.name}", path.read_bytes())
+def write_pages(path: Path) -> None:
+    """Copy the pages themselves to a folder, index.html the last, where it has not these very ones: they are programs, and a
+    folder that came from somebody may have others."""
+    for page in sorted(PAGE.iterdir(), key=lambda page: page.suffix == ".html"):
+        name, content = page.name if page.suffix == ".html" else f"page/{page.name}", page.read_bytes()
+        with suppress(OSError):
+            if read_bytes(inside(path, name), len(content)) == content:
+                continue
+        Folder(path).write(name, content)
