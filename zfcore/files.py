@@ -40,7 +40,7 @@ MOST_JSON = 2**24                 # bytes; as Python's objects they are up to tw
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
 FORBIDDEN = '/\\:*?"<>|'          # in names of files, on some system
 MOST_NAME = 100                   # bytes
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *(port + k for port in ("COM", "LPT") for k in "123456789¹²³")}
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
