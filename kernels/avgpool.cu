@@ -37,6 +37,7 @@
 #define STRIDE 2
 #endif
 const int K = WINDOW, S = STRIDE;
+const bool LARGE = K > 32;          // such windows may be far larger than a map: no further than that goes their loop
 
 // How many rows (or columns) from `first` on count, of a map of `size`.
 __device__ __forceinline__ int counted(int first, int size, int P)
@@ -71,9 +72,9 @@ extern "C" __global__ void avgpool_forward(const stored *x, const float *divisor
     Pack sum;
     for (int k = 0; k < LANES; k++) sum.v[k] = 0;
 #pragma unroll (K < 5 ? K : 1)      // small windows wholly, of large ones the rows in parts: their loads are in flight together
-    for (int r = 0; r < K; r++)
+    for (int r = LARGE ? max(-h0, 0) : 0; r < (LARGE ? min(K, H - h0) : K); r++)
 #pragma unroll 8
-        for (int s = 0; s < K; s++) {
+        for (int s = LARGE ? max(-w0, 0) : 0; s < (LARGE ? min(K, W - w0) : K); s++) {
             int h = h0 + r, w = w0 + s;
             Pack a;
             for (int k = 0; k < LANES; k++) a.v[k] = 0;                     // outside the map

@@ -212,7 +212,7 @@ DEFECTS = [
     Defect("the shares of the start are told of another seed", "zfcore/training/loop.py",
            "network.table()).init(*self.seed_and_law,", "network.table()).init(0, self.seed_and_law[1],", "train"),
     Defect("a file is renamed before it is on the disk", "zfcore/checkpoint.py",
-           "                flush(self.temporary)\n", "", "test_checkpoint.py train/test_robust.py"),
+           "                flush(self.claim.path)\n", "", "test_checkpoint.py train/test_robust.py"),
     Defect("the fifth wrong class still counts as top 5", "zfcore/training/evaluation.py",
            "(found.rank >= 5).mean()", "(found.rank > 5).mean()", "train/test_evaluate.py"),
     Defect("the learning rate falls an epoch too late", "zfcore/optim.py",

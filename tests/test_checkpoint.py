@@ -12,7 +12,7 @@ import pytest
 
 from zfcore import checkpoint as module
 from zfcore.check import Expected
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, new_hdf5, save
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, in_turn, load, new_hdf5, save
 from zfcore.models import build, from_checkpoint
 from zfcore.optim import SGD
 
@@ -236,6 +236,47 @@ def test_an_error_inside_the_block_leaves_nothing_and_is_passed_on(tmp_path):
             temporary.write_text("half")
             1/0
     assert os.listdir(tmp_path) == []
+
+
+def test_two_who_write_one_file_at_once_do_not_mix_and_the_last_wins_whole(tmp_path):
+    with atomic(tmp_path/"x") as one:
+        one.write_text("on")
+        with atomic(tmp_path/"x") as other:
+            other.write_text("other")
+            with open(one, "a") as file:
+                file.write("e")
+        assert (tmp_path/"x").read_text() == "other"
+        with pytest.raises(ZeroDivisionError), atomic(tmp_path/"x") as third:
+            third.write_text("third")
+            1/0
+    assert (tmp_path/"x").read_text() == "one" and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs kill -9")
+def test_what_a_kill_left_goes_with_the_next_write_and_no_sooner_than_its_writer(tmp_path):
+    script = f"""if True:
+        import time
+        from zfcore.checkpoint import atomic, in_turn
+        with in_turn({str(tmp_path/"x")!r}), atomic({str(tmp_path/"x")!r}) as temporary:
+            temporary.write_text("half")
+            print("there", flush=True)
+            time.sleep(600)"""
+    def write():
+        with atomic(tmp_path/"x") as temporary:
+            temporary.write_text("whole")
+    others = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)]
+    others.append(subprocess.Popen([sys.executable, "-c", script.replace("in_turn(", "atomic(")], cwd=ROOT, stdout=subprocess.PIPE))
+    for other in others:
+        other.stdout.readline()
+    before = set(os.listdir(tmp_path))
+    write()
+    assert len(before) == 4 and set(os.listdir(tmp_path)) == before | {"x"} and (tmp_path/"x").read_text() == "whole"
+    for other in others:
+        other.kill()
+        other.communicate()
+    with in_turn(tmp_path/"x"), atomic(tmp_path/"x"), atomic(tmp_path/"x"):
+        write()
+    assert os.listdir(tmp_path) == ["x"]
 
 
 def test_a_disk_that_cannot_even_be_cleaned_is_one_sentence(tmp_path, monkeypatch):

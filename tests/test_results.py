@@ -1,4 +1,6 @@
 """The result of an analysis comes back from its file as it was, or is refused in one sentence."""
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, make_dataclass
 
 import h5py
@@ -107,6 +109,17 @@ def test_a_dict_of_any_order_and_any_names_that_can_be_printed_comes_back_equal(
         found = load(tmp_path/"found.h5", Other).pixels
         assert found.keys() == entries.keys() and all(np.array_equal(found[key], entries[key]) for key in entries)
         assert keep(tmp_path/"found.h5", Other(entries))[1] == 1
+
+
+def test_of_results_that_are_kept_at_once_none_is_lost(tmp_path, monkeypatch):
+    def slowly(*given, write=results._write_all):
+        time.sleep(0.05)                                   # in which the others look which number is free
+        write(*given)
+    monkeypatch.setattr(results, "_write_all", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        kept = [*pool.map(lambda k: keep(tmp_path/"a.h5", Other(np.arange(k % 3 + 1))), range(6))]
+    assert {k % 3: load(file, Other).pixels.size for k, (file, _) in enumerate(kept)} == {0: 1, 1: 2, 2: 3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a_2.h5", "a_3.h5"]
 
 
 def test_the_file_explains_itself_and_every_dataset_has_a_checksum(tmp_path, found):

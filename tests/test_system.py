@@ -2,6 +2,7 @@
 import errno
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,6 +84,37 @@ def test_a_folder_is_locked_as_windows_does_it(tmp_path, monkeypatch):
         with Lock(tmp_path, wait=True):
             assert list(windows.held) == [((tmp_path/".lock").stat().st_ino, system.FAR)]
     assert (tmp_path/".lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+@pytest.mark.parametrize("way", ["locks", "no locks", "Windows"])
+def test_a_claimed_file_is_its_makers_until_it_ends(tmp_path, monkeypatch, way):
+    """Where there are no locks, what was left stays."""
+    path, held = tmp_path/"x", []
+    if way != "locks":
+        monkeypatch.setattr(system, "fcntl", None)
+        monkeypatch.setattr(system, "msvcrt", Msvcrt() if way == "Windows" else None)
+    if way == "Windows":
+        def unlink(self, missing_ok=False, unlink=Path.unlink):
+            if any(claim.descriptor is not None and claim.path == self for claim in held):
+                raise PermissionError(errno.EACCES, "used by another process")
+            unlink(self, missing_ok)
+        monkeypatch.setattr(Path, "unlink", unlink)
+    path.write_text("left")
+    if way == "no locks":
+        with pytest.raises(system.NoLocks):
+            system.Claim(path)
+        path.unlink()
+    held.append(system.Claim(path))
+    assert path.read_text() == ""
+    with pytest.raises(BlockingIOError if way != "no locks" else system.NoLocks):
+        system.Claim(path)
+    held[0].become(tmp_path/"y")
+    held.append(system.Claim(path))
+    if way != "no locks":
+        threading.Timer(0.2, held[1].drop).start()
+        held.append(system.Claim(path, wait=True))
+    held[-1].drop()
+    assert os.listdir(tmp_path) == ["y"]
 
 
 def test_without_any_locks_there_is_none(tmp_path, monkeypatch):

@@ -17,12 +17,12 @@ import itertools
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import zfcore
 from zfcore import check, plots
-from zfcore.checkpoint import atomic, write_csv
+from zfcore.checkpoint import atomic, claimed, in_turn, write_csv
 from zfcore.data.transforms import CorruptImage
 from zfcore.files import folder_made, inside, numbered
 from zfcore.kernel import PRECISIONS
@@ -95,24 +95,36 @@ def whole_folder(path, files=FILES, what="an evaluation"):
     if strange := strangers(path, files):
         raise check.Expected("--output", f"a new folder, or one with {what} and nothing else",
                              f"{path}, which holds {', '.join(strange[:3])}")
-    new = path.with_name(f".{path.name}.part")
     try:
-        with folder_made(path.parent):
-            shutil.rmtree(new, ignore_errors=True)         # left by a kill
-            new.mkdir()
+        with folder_made(path.parent), own_folder(path) as new:
             yield new, lambda: places[-1]
-            places.append(next(place for place in (numbered(path, number) for number in itertools.count(1))
-                               if not place.exists() or not strangers(place, files) and same_answers(place, new)))
-            if places[-1].exists():                        # file by file: at every moment there is a whole one
-                for file in new.iterdir():
-                    os.replace(file, places[-1]/file.name)
-            else:
-                new.rename(places[-1])
+            with in_turn(path):                            # else two that find the same place free would mix
+                places.append(next(place for place in (numbered(path, number) for number in itertools.count(1))
+                                   if not place.exists() or not strangers(place, files) and same_answers(place, new)))
+                if places[-1].exists():                    # file by file: at every moment there is a whole one
+                    for file in new.iterdir():
+                        os.replace(file, places[-1]/file.name)
+                else:
+                    new.rename(places[-1])
     except OSError as error:
         raise check.Expected("--output", "a place where a folder can be written", f"{path} ({error.strerror})",
                              "name another one") from None
+
+
+@contextmanager
+def own_folder(path):
+    """`with own_folder(path) as new:` an empty folder beside what is to be called `path`, nobody else's, which vanishes with the
+    block unless it is renamed; what a kill left goes before. Raises OSError."""
+    claim = claimed(path, ".part.lock")
+    new = claim.path.with_suffix("")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            claim.drop()
 
 
 def strangers(path, files):

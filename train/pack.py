@@ -40,7 +40,7 @@ from zfcore.data.folders import PARTS
 from zfcore.data.loader import damaged_in_words, most_damaged
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import CorruptImage, decode, square
-from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
+from zfcore.files import anything, choice, inside, locked, mapping, opener, parsed, read_json, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.terminal import Bar, command, counted, plural, printable, say, status_of, warn
 
@@ -106,16 +106,16 @@ class Packing:
                                  "choose another name")
         with written(self.folder):
             self.folder.mkdir(exist_ok=True)
-            lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
-        with lock:
-            try:
-                system.lock(lock.fileno())
-            except BlockingIOError:
-                raise check.Expected(self.folder, "nobody else at work in it", "another python -m train.pack") from None
-            except OSError:                                # no locks here, as in training
-                pass
+        try:
+            descriptor = locked(inside(self.output.parent, self.folder.name)/"lock")
+        except BlockingIOError:
+            raise check.Expected(self.folder, "nobody else at work in it", "another python -m train.pack") from None
+        try:
             self._compare_with_before()
             yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _compare_with_before(self):
         """Refuse to mix the parts of another source or of other options, which work.json tells."""

@@ -26,6 +26,7 @@ from zfcore import check, trained
 from zfcore.checkpoint import Unwritable
 from zfcore.crew import HELP as DEVICES
 from zfcore.data.transforms import TooSmall
+from zfcore.files import inside
 from zfcore.terminal import Bar, command, plural, printable, say, status_of
 from zfcore.training import Stop
 from zfcore.training.folder import Busy
@@ -191,7 +192,7 @@ def summary(setting, wanted):
 def compare(args):
     """Say which numbers of the folder are not those of --check OTHER; leave with the status MOVED where there are some."""
     folders = [Path(args.output), args.check]
-    both = [{name: outcome.load(folder/name) for name in ITEMS if (folder/name/outcome.FILE).is_file()} for folder in folders]
+    both = [{name: outcome.load(inside(folder, name)) for name in ITEMS if (folder/name/outcome.FILE).is_file()} for folder in folders]
     for folder, found, what in zip(folders, both, ("--output", "--check")):
         if not found:
             raise check.Expected(what, "a folder with the items of a reproduction", folder,

@@ -20,7 +20,7 @@ from zfcore.crew import Unit
 from zfcore.data import same_place
 from zfcore.data.known import PICTURES
 from zfcore.data.loader import Pictures
-from zfcore.files import folder_made, opener, read_json
+from zfcore.files import folder_made, inside, opener, read_json
 from zfcore.terminal import Bar
 from zfcore.training import TrainConfig, Training, evaluate, predict
 from zfcore.training.config import MAY_CHANGE, flag, read_options
@@ -74,13 +74,13 @@ class Run(Unit):
 
     def fail(self, error):
         """Enter why it could not be trained. Raises Unwritable where the disk is full, which ends the study."""
-        with atomic(self.folder/"failed.txt") as temporary:
+        with atomic(own_folder(self.folder)/"failed.txt") as temporary:
             temporary.write_text(f"{str(error) or 'not enough memory'}\n")
 
     def check_options(self):
-        """Raise Expected where its folder was begun with other options. Pictures may lie elsewhere if it has a list of them, by
-        which they are compared."""
-        path = self.folder/"config.json"
+        """Raise Expected where its folder was begun with other options, or is a link out of the study's. Pictures may lie
+        elsewhere if it has a list of them, by which they are compared."""
+        path = own_folder(self.folder)/"config.json"
         stored = asdict(TrainConfig(**read_options(path))) if path.is_file() else {}
         for name, value in stored.items():
             asked = getattr(self.config, name)
@@ -88,6 +88,11 @@ class Run(Unit):
             if name not in FREE and not same and asked is not None:          # None: a decay that --start-left chooses
                 raise check.Expected(flag(name), f"{value!r}, with which {self.folder} was started", repr(asked),
                                      "leave it out, or name another --output")
+
+
+def own_folder(folder):
+    """The folder of a run. Raises Expected where it is a link that leads out of the study's folder, in which it lies."""
+    return inside(folder.parent, folder.name)
 
 
 # -------------------------------------------------------------------------------------------------------------- folder
@@ -135,7 +140,7 @@ class StudyFolder:
                 back = "put them back as they were, pictures with the times of their files, or " if name in KEYS else ""
                 raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})", got,
                                      f"{back}name another folder")
-        with atomic(self.path/"study.json", shared=True) as temporary:
+        with atomic(self.path/"study.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
     def locked(self, wait=False):
@@ -173,7 +178,7 @@ class StudyFolder:
 
     def kept(self, name, kind, compute):
         """The result of the dataclass `kind` in NAME.h5, computed and kept if it is not there."""
-        path = self.path/f"{name}.h5"
+        path = inside(self.path, f"{name}.h5")
         if not path.is_file():
             results.save(path, compute())
         return results.load(path, kind)
@@ -184,7 +189,7 @@ class StudyFolder:
 
         `pictures` are its (training, validation) Pictures, see `pictures_for`; runs may share them. `progress()` is called
         after each epoch. `network` is the one to train; None: the options' own. Raises Stop, with everything saved."""
-        folder = self.path/name
+        folder = inside(self.path, name)
         if (folder/"latest.h5").is_file():
             training = StudiedTraining.resume(folder, pictures, **{option: getattr(config, option) for option in FREE})
         else:

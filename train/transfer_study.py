@@ -24,7 +24,7 @@ from zfcore.analysis.probing import feature_layers
 from zfcore.checkpoint import load, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import BuiltIn
-from zfcore.files import opener
+from zfcore.files import inside, opener
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of, recipe_of
 from zfcore.terminal import Bar, plural
@@ -138,7 +138,7 @@ class TransferStudy:
         """{one of NETWORKS: {number of a layer: Features}} of the set called `name`."""
         layers, features, pictures = [self.layers[n] for n in numbers], {}, self.sets[name]
         for which, model in zip(NETWORKS, (self.model, self.untrained)):
-            folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
+            folder = inside(self.args.features or inside(self.run_folder, "features"), self.keys[which][name])
             what = " ".join(filter(None, ["features", which, name]))
             with Bar(len(pictures), "picture", what) as bar:
                 found = features_of(model, pictures, layers, folder, bar)

@@ -17,10 +17,10 @@ with type, shape and range, is looked at before it is read (zfcore/hdf5.py).
 import csv
 import errno
 import io
+import itertools
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ from zfcore.hdf5 import DamagedFile, Reader, check_names, open_h5, short, write_
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
-from zfcore.system import flush, replace
+from zfcore.system import Claim, NoLocks, flush
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
@@ -325,49 +325,79 @@ class atomic:
     """`with atomic(path) as temporary:` write to `temporary`; it becomes `path` when the block ends well, vanishes when not.
 
     The temporary file lies in the same folder, is flushed to the disk before the rename, and its name tells whose it is,
-    so that what a kill leaves behind is overwritten by the next write. In a `shared` folder, where another process may be
-    writing the same file, it is this process's own: whoever is last wins, with a whole file."""
+    so that what a kill leaves behind goes with the next write. Where others write the same file, each has a temporary one of its
+    own: whoever is last wins, with a whole file."""
 
-    def __init__(self, path: FilePath, shared: bool = False) -> None:
+    def __init__(self, path: FilePath) -> None:
         check.instance("path", path, (str, os.PathLike))
         self.path = Path(path)
         if not self.path.name:
             raise check.Expected("path", "a file", f"{path}, a folder")
-        self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self) -> Path:
-        with suppress(OSError):      # what a kill left is overwritten; a link that came with a folder is not followed
-            status = os.lstat(self.temporary)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                self.temporary.unlink()
-        return self.temporary
+        try:
+            self.claim = claimed(self.path, ".part")
+        except OSError as refused:
+            raise _unwritable(self.path, refused) from None
+        return self.claim.path
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> Literal[False]:
         if kind is None:
             try:
-                flush(self.temporary)
-                replace(self.temporary, self.path)
+                flush(self.claim.path)
+                self.claim.become(self.path)
                 flush(self.path.parent)
                 return False
             except OSError as refused:
                 error = refused
         with suppress(OSError):                  # a disk that cannot be written cannot be cleaned either
-            self.temporary.unlink(missing_ok=True)
+            self.claim.drop()
         if isinstance(error, OSError):
-            raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or short(error),
-                             "; ".join(filter(None, ("what was in the file before is untouched" if self.path.exists() else "",
-                                                     ADVICE.get(error.errno))))) from None
+            raise _unwritable(self.path, error) from None
         return False
 
 
+def claimed(path: Path, ending: str) -> Claim:
+    """The Claim on .NAME and this ending, beside what is to be called `path`; on .NAME-2, .NAME-3, ... where others have those
+    before: there are never more than were at work at once. Raises OSError."""
+    for number in itertools.count(1):
+        with suppress(BlockingIOError, NoLocks):
+            return Claim(path.with_name(f".{path.name}{'' if number == 1 else f'-{number}'}{ending}"))
+    raise AssertionError
+
+
 @contextmanager
-def new_hdf5(path: FilePath, shared: bool = False) -> Iterator[h5py.File]:
-    """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic(path, shared)`.
+def in_turn(path: FilePath) -> Iterator[None]:
+    """`with in_turn(path):` of all who do so for the same path one at a time looks what is there and writes it, while others
+    wait; where there are no locks nobody waits. Raises Unwritable."""
+    path, claim = Path(path), None
+    try:
+        with suppress(NoLocks):
+            claim = Claim(path.with_name(f".{path.name}.lock"), wait=True)
+    except OSError as refused:
+        raise _unwritable(path, refused) from None
+    try:
+        yield
+    finally:
+        if claim is not None:
+            with suppress(OSError):
+                claim.drop()
+
+
+def _unwritable(path, error):
+    return Unwritable(f"writing {path}", "a disk with room that may be written", error.strerror or short(error),
+                      "; ".join(filter(None, ("what was in the file before is untouched" if path.exists() else "",
+                                              ADVICE.get(error.errno)))))
+
+
+@contextmanager
+def new_hdf5(path: FilePath) -> Iterator[h5py.File]:
+    """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic(path)`.
 
     A disk that fills up under an open file makes the HDF5 library end the process with a segmentation fault, when it
     fails to close what it could not write. So HDF5 is not told: `_Output` keeps the refusal until the file is closed."""
-    with atomic(path, shared) as temporary, _Output(temporary, "w+") as output:
+    with atomic(path) as temporary, _Output(temporary, "w+") as output:
         try:
             with h5py.File(output, "w", libver=LIBVER) as file:
                 yield file

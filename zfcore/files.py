@@ -7,6 +7,7 @@
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
     file_names(names)                    names of layers, classes, pictures as names that files can have on any system
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
+    locked(path)                         a descriptor, by which nobody else holds the file
     slug(text)                           a name as that of a file, in small letters, digits and hyphens
     folder_made(path)                    a folder that goes again if it stays empty
 
@@ -31,7 +32,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from zfcore.check import Expected
-from zfcore.system import BINARY, NO_LINK, NO_WAITING, read_at
+from zfcore.system import BINARY, NO_LINK, NO_WAITING, NoLocks, lock, open_to_lock, read_at
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
@@ -39,7 +40,7 @@ MOST_JSON = 2**24                 # bytes; as Python's objects they are up to tw
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
 FORBIDDEN = '/\\:*?"<>|'          # in names of files, on some system
 MOST_NAME = 100                   # bytes
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *(port + k for port in ("COM", "LPT") for k in "123456789¹²³")}
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -110,6 +111,27 @@ def inside(folder, name):
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Expected(path, "a place in its own folder", "a link that leads out of it", f"put the file itself into {folder}")
     return path
+
+
+def locked(path, wait=False):
+    """Descriptor of the file at `path`, made where there is none, which nobody else holds until it is closed or this process ends;
+    None where there are no locks, as on some network file systems. Raises BlockingIOError where another process holds it, or
+    waits for its end; Expected where it cannot be opened or locked: nobody is to think that it is held."""
+    try:
+        descriptor = open_to_lock(path, opener, os.O_RDWR | os.O_CREAT)
+        try:
+            lock(descriptor, wait)
+            return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except NoLocks:
+        return None
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise Expected(path, "a file that can be locked, so that no two write here at once", error.strerror,
+                       "make it and its folder writable, or remove it where nobody is at work") from None
 
 
 def file_names(names: Iterable[str]) -> list[str]:

@@ -39,7 +39,7 @@ import numpy as np
 
 from zfcore import check, files
 from zfcore.backend import to_host
-from zfcore.checkpoint import check_format, new_hdf5
+from zfcore.checkpoint import check_format, in_turn, new_hdf5
 from zfcore.hdf5 import ANY, MOST_ATTRIBUTE, MOST_NAMES, check_names, open_h5, short, write_array
 from zfcore.hints import FilePath, Result
 
@@ -65,9 +65,10 @@ def keep(path: FilePath, result: Result) -> tuple[Path, int]:
     """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the
     first that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
     own = digest(values := _values_of(path, result))
-    file, number = next((file, number) for number in itertools.count(1)
-                        if not (file := files.numbered(Path(path), number)).exists() or _digest_of(file) == own)
-    _write_all(file, result, values)
+    with in_turn(path):                                    # else two that find the same number free would write one file
+        file, number = next((file, number) for number in itertools.count(1)
+                            if not (file := files.numbered(Path(path), number)).exists() or _digest_of(file) == own)
+        _write_all(file, result, values)
     return file, number
 
 

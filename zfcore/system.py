@@ -1,8 +1,11 @@
 """Floor 0: what Linux, macOS and Windows do in different ways: each call that one of them lacks, with its other way."""
 import errno
 import os
+import stat
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -20,6 +23,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)                        # on Windows a descriptor changes the ends of lines without it
 IN_USE = 5, 32                                             # of Windows: a file that somebody has open, a search index perhaps
 FAR = 2**30                                                # the byte of a lock on Windows, behind all that anybody reads
+NO_LOCKS = {getattr(errno, name, errno.ENOLCK) for name in ("ENOLCK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS")}
 _reading = threading.Lock()
 
 
@@ -40,14 +44,22 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
         return os.read(descriptor, size)
 
 
+class NoLocks(OSError):
+    """Refusal of a file system that has no locks, as some network file systems."""
+
+
 def lock(descriptor: int, wait: bool = False) -> None:
     """Hold an open file for this process, until it is closed or the process ends, however that ends. Raises BlockingIOError
-    where another one holds it, or waits for its end; another OSError where there are no locks, as on some network file
-    systems."""
+    where another one holds it, or waits for its end; NoLocks where there are none; and OSError."""
     if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise NoLocks(error.errno, error.strerror) from None
+            raise
     elif msvcrt is None:
-        raise OSError(errno.ENOLCK, "no locks here")
+        raise NoLocks(errno.ENOLCK, "no locks here")
     else:
         while not _locked_there(descriptor):
             if not wait:
@@ -66,6 +78,104 @@ def _locked_there(descriptor):
         return False
     finally:
         os.lseek(descriptor, place, os.SEEK_SET)
+
+
+class Claim:
+    """A new, empty file at `path` that is its maker's alone, until it is renamed or removed or the process ends, however that
+    ends: what a killed one has left goes. Raises BlockingIOError where somebody has it who lives, or waits for their end;
+    NoLocks where nobody can tell whether they live; and OSError.
+
+    Who has it holds its lock, or on Windows, where the lock's byte would be in the way of a large file, holds it open, since no
+    open file can be removed there."""
+
+    def __init__(self, path: Path, wait: bool = False) -> None:
+        self.path = path
+        self.descriptor = None
+        while self.descriptor is None:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
+            except FileExistsError:
+                with suppress(FileNotFoundError):          # its end has come meanwhile
+                    _remove_left(path, wait)
+                continue
+            self.descriptor = _held(descriptor, path, wait)
+
+    def become(self, path: Path) -> None:
+        """Rename the file, in place of one that is called so. Raises OSError; it is still there then."""
+        if msvcrt is not None:
+            self._close()
+        replace(self.path, path)
+        self._close()
+
+    def drop(self) -> None:
+        """Remove the file. Raises OSError."""
+        try:
+            if msvcrt is not None:
+                self._close()
+            self.path.unlink(missing_ok=True)
+        finally:
+            self._close()
+
+    def _close(self):
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.descriptor = None
+
+
+def _held(descriptor, path, wait):
+    """The descriptor, locked, of the file that was just made at `path`; None where it was taken for one that was left."""
+    if msvcrt is not None:
+        return descriptor
+    try:
+        with suppress(NoLocks):                            # nobody else made it, which is all that can be known there
+            lock(descriptor, wait)
+        if _is_at(descriptor, path):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _remove_left(path, wait):
+    """Remove what a killed process left at `path`, or wait until whoever lives has removed it."""
+    if msvcrt is not None:
+        try:
+            return path.unlink()
+        except PermissionError:
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "held by another process") from None
+            return time.sleep(0.1)
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return path.unlink()                               # a link that came with a folder is not followed
+    descriptor = open_to_lock(path, lambda path, flags: os.open(path, flags | NO_LINK | NO_WAITING), os.O_RDWR)
+    try:
+        lock(descriptor, wait)
+        if _is_at(descriptor, path):
+            path.unlink()
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _is_at(descriptor, path):
+    """Return whether `path` is still the name of an open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    return False
+
+
+def open_to_lock(path: Path, opener: Callable[[Path, int], int], flags: int) -> int:
+    """Descriptor of a file to lock: open for writing, which locks need on network file systems, or where it is somebody else's
+    for reading. Raises OSError."""
+    try:
+        return opener(path, flags)
+    except PermissionError as refused:
+        try:
+            return opener(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise refused from None
 
 
 def flush(path: Path) -> None:

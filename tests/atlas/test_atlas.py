@@ -179,6 +179,20 @@ def test_one_that_is_whole_is_left_alone(run, made, monkeypatch, capsys):
     assert f"{made/'index.html'}" in capsys.readouterr().out
 
 
+def test_pages_that_another_has_put_into_a_whole_one_are_zfcores_again_and_the_rest_stays(run, made, tmp_path):
+    shutil.copytree(made, tmp_path/"atlas")
+    before = files(tmp_path/"atlas")
+    (tmp_path/"atlas"/"page"/"start.js").write_text("alert('another')")
+    (tmp_path/"atlas"/"page"/"words.js").unlink()
+    (tmp_path/"atlas"/"page"/"words.js").symlink_to("start.js")
+    (tmp_path/"atlas"/"index.html").write_bytes(before["index.html"] + b"<script src=page/more.js></script>")
+    times = {name: (tmp_path/"atlas"/name).stat().st_mtime_ns for name in before}
+    make(run, tmp_path/"atlas")
+    assert files(tmp_path/"atlas") == before and not (tmp_path/"atlas"/"page"/"words.js").is_symlink()
+    assert {name for name in before if (tmp_path/"atlas"/name).stat().st_mtime_ns != times[name]} == {
+        "index.html", "page/start.js", "page/words.js"}
+
+
 def test_another_one_gets_a_folder_of_its_own(run, tmp_path):
     output = make(run, tmp_path/"atlas", "--layers", "fc8")
     before = files(output)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zfcore.atlas import PAGE
 from zfcore.atlas import serve as serving
 from zfcore.atlas.look import encoded, encoded_occlusion, look, occluded, projected, sheet
 from zfcore.atlas.serve import MOST_BODY, RULES, Server, data_address
@@ -31,7 +32,12 @@ ROOT = Path(__file__).parents[2]
 CROP, SIZE = 67, 73
 CLASSES = ["<script>", 'a "b"', "дом"]
 LAYERS = ["conv1", "conv5", "fc8"]
-INDEX = "<!doctype html><title>Häuser</title>".encode()
+INDEX = (PAGE/"index.html").read_bytes()
+LAYER = b'atlas.receive("layer-a%2Fb c",{"a":[1,null]});\n'
+EVIL = {"index.html": "<title>evil", "page/start.js": "evil()", "page/more.js": "evil()", "page/more.css": "evil", "start.js": "evil()",
+        "data/x.html": "evil", "data/y.JS": "evil()", "data/more/z.js": "evil()", "sheets/a.svg": "<svg>evil</svg>",
+        "data/call.js": 'atlas.receive("call",evil());\n', "data/two.js": 'atlas.receive("two",{});evil();\n',
+        "data/other.js": 'atlas.receive("two",{"evil": 1});\n', "data/y.js": 'atlas.receive("y",{});\n'}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +52,10 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("server")
     made = root/"atlas"
     (made/"data").mkdir(parents=True)
-    (made/"index.html").write_bytes(INDEX)
-    (made/"data"/"layer-a%2Fb c.js").write_text("atlas.receive('layer-a', {});")
+    (made/"data"/"layer-a%2Fb c.js").write_bytes(LAYER)
+    for name, text in EVIL.items():
+        (made/name).parent.mkdir(parents=True, exist_ok=True)
+        (made/name).write_text(text)
     (made/".hidden.js").write_text("secret")
     (made/"pass.h5").write_text("secret")
     (made/"folder.js").mkdir()
@@ -220,7 +228,7 @@ def test_files_of_the_atlas_are_served_as_what_they_are(server):
         status, headers, content = asked(server, path)
         assert (status, headers["Content-Type"], content) == (200, "text/html; charset=utf-8", INDEX)
     status, headers, content = asked(server, "/data/layer-a%252Fb%20c.js")
-    assert (status, content) == (200, b"atlas.receive('layer-a', {});")
+    assert (status, content) == (200, LAYER)
     assert headers["Content-Type"] == "text/javascript; charset=utf-8"
     assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert "Access-Control-Allow-Origin" not in headers
@@ -236,6 +244,14 @@ def test_files_of_the_atlas_are_served_as_what_they_are(server):
 def test_nothing_else_is_served(server, path):
     answer = sent(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert status_of(answer) == 404 and b"secret" not in answer.split(b"\r\n\r\n")[1] and answer.endswith(b'"}')
+
+
+def test_no_program_of_the_folder_is_served(server, folder):
+    """Nor what looks like data and is a program: what is served runs where the network answers."""
+    served = {name: asked(server, f"/{name}")[::2] for name in EVIL}
+    assert {name: answer for name, (status, answer) in served.items() if status == 200} == {
+        "index.html": INDEX, "page/start.js": (PAGE/"start.js").read_bytes(), "data/y.js": EVIL["data/y.js"].encode()}
+    assert {name for name, (status, _) in served.items() if status == 400} == {"data/call.js", "data/two.js", "data/other.js"}
 
 
 def test_what_the_network_says_is_asked_for_by_post_and_no_other_method_is_taken(server):

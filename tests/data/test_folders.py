@@ -394,6 +394,26 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(root, tmp_path):
         open_folders(path)
 
 
+@pytest.mark.parametrize("way", ["header", "list 0.0", "list 0.1", "list 1.0"])
+def test_a_tar_that_leaves_the_zeros_of_files_out_is_refused(root, tmp_path, way):
+    """What it holds of a picture, read as it stands, would be another picture. GNU tar has had four ways of it."""
+    path, data = one_tar(root, tmp_path / "packed"), (root / "train/owl/b.png").read_bytes()
+    size = str(len(data))
+    lists = {"list 0.0": {"GNU.sparse.size": size, "GNU.sparse.numblocks": "1", "GNU.sparse.offset": "0", "GNU.sparse.numbytes": size},
+             "list 0.1": {"GNU.sparse.size": size, "GNU.sparse.numblocks": "1", "GNU.sparse.map": f"0,{size}"},
+             "list 1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": size}}
+    with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as file:
+        member = tarfile.TarInfo("train/owl/holes.png")
+        member.pax_headers = lists.get(way, {})
+        if way == "header":
+            member.type = tarfile.GNUTYPE_SPARSE
+        content = f"1\n0\n{size}\n".encode().ljust(512, b"\0") + data if way == "list 1.0" else data
+        member.size = len(content)
+        file.addfile(member, io.BytesIO(content))
+    with pytest.raises(Expected, match=f"^{path}: expected a tar that holds whole files, got 'train/owl/holes.png' without its zeros; "):
+        open_folders(path)
+
+
 @pytest.mark.parametrize("word, odd", [
     *(("size", odd) for odd in (-5, 0, "37", 37., None)), *(("limit_per_class", odd) for odd in (-1, "3", 1.5, None)),
     *(("val_fraction", odd) for odd in (0, 1, -0.1, "0.1", float("nan"), [0.1]))])

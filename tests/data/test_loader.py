@@ -596,12 +596,12 @@ def test_two_processes_that_write_the_same_mean_image_do_not_meet(cache, tmp_pat
     path, = cache.iterdir()
     path.unlink()
     kept = module._KeptMean(pictures(Fingered(20)))
-    with module.new_hdf5(path, shared=True) as file:
+    with module.new_hdf5(path) as file:
         file["mean_image"] = mean
         code = f"""if True:
             from pathlib import Path
             from zfcore.checkpoint import new_hdf5
-            with new_hdf5(Path({str(path)!r}), shared=True) as file:
+            with new_hdf5(Path({str(path)!r})) as file:
                 file["mean_image"] = 0"""
         subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=True)
     with h5py.File(path) as file:

@@ -5,7 +5,7 @@ from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.avgpool import BORDERS, avgpool, avgpool_backward, avgpool_backward_reference, avgpool_reference, divisors
 
 WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (5, 1, 2),       # K, S, P: overlapping, side by side, with gaps,
-           (13, 1, 0)]                                                  # the whole map
+           (13, 1, 0), (50, 1, 0), (40, 5, 36)]                         # the whole map, and far more
 SHAPE = 2, 7, 13                                                        # several blocks, which begin amid rows
 
 

@@ -89,6 +89,19 @@ def test_each_picture_divides_by_its_own_divisors():
     assert avgpool_backward(np.ones_like(y), cache)[0, 1, 0].tolist() == [1, 0.5, 0.125]
 
 
+@of_every_rule
+@pytest.mark.parametrize("K", [13, 100, 2**24])
+def test_a_window_far_larger_than_the_maps_costs_no_more_than_they_and_is_their_sum(K, borders, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "tap_pixels", lambda *given, of=module.tap_pixels: asked.append(given) or of(*given))
+    x = maps(np.float64)
+    y, cache = avgpool(x, K, 1, 0, borders=borders)
+    count = 11*8 if borders != "padded" else K*K
+    np.testing.assert_allclose(y, x.sum(axis=(1, 2), keepdims=True)/count, rtol=0, atol=1e-12*88/count)
+    np.testing.assert_array_equal(avgpool_backward(y, cache), np.broadcast_to(y/count, x.shape))
+    assert len(asked) <= 2*(11 + 8)*len(x)
+
+
 def test_what_is_not_a_number_stays_in_its_windows():
     x = maps(np.float32)
     x[1, 2, 3, 4] = np.inf

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,20 @@ def test_the_backward_is_the_slope_of_the_forward(n, alpha, beta, k, convention)
     change = slope(lambda x: local_response_norm(x, n, alpha, beta, k, convention)[0], x, v)
     _, cache = local_response_norm(x, n, alpha, beta, k, convention)
     np.testing.assert_allclose(np.vdot(u, change), np.vdot(local_response_norm_backward(u, cache), v), rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_far_more_neighbours_than_there_are_maps_cost_no_more_than_the_maps(beta):
+    """Their bits are those of as many as reach every map."""
+    x, dy = numbers(0), numbers(1)
+    many, enough = (local_response_norm(x, n, 0.9, beta, 1.0, "sum") for n in (13, 14))
+    began = time.process_time()
+    y, cache = local_response_norm(x, 2**26, 0.9, beta, 1.0, "sum")
+    dx = local_response_norm_backward(dy, cache)
+    assert time.process_time() - began < 0.5               # to walk over them takes seconds
+    for of_x, of_cache in (many, enough):
+        np.testing.assert_array_equal(y, of_x)
+        np.testing.assert_array_equal(dx, local_response_norm_backward(dy, of_cache))
 
 
 def seen_by_the_middle_map(n):

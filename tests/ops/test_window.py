@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.ops.window import clear, output_size, pixels, tap_range, tap_spans
+from zfcore.ops.window import clear, output_size, pixels, tap_range, tap_spans, taps_met
 
 GEOMETRIES = [(size, K, S, P) for size in (1, 2, 5, 6, 7, 13) for K in (1, 2, 3, 5) for S in (1, 2, 3, 7)
               for P in range(K)]
@@ -57,6 +57,16 @@ def test_a_tap_range_holds_the_outputs_whose_tap_is_inside_the_map():
             lo, hi = tap_range(tap, size, out, S, P)
             assert 0 <= lo <= hi
             assert list(range(lo, hi)) == [p for p in range(out) if 0 <= p*S - P + tap < size]
+
+
+def test_taps_are_all_that_meet_the_map_and_of_a_window_far_larger_than_it_hardly_more():
+    for size, K, S, P in [*GEOMETRIES, (5, 2**24, 1, 0), (5, 2**24, 2**20, 2**24 - 1), (33, 2**24, 2**24, 2**23), (7, 2**24, 3, 2)]:
+        out = output_size(size, K, S, P)
+        met = taps_met(K, size, out, S, P)
+        assert len(met) <= min(K, size + (out - 1)*S) and set(met) <= set(range(K))
+        near = range(K) if K < 100 else {tap for tap in {*range(50), *range(K - 50, K), *(P - p*S + k for p in range(out)
+                                                         for k in range(-9, 50))} if 0 <= tap < K}
+        assert {tap for tap in near if any(0 <= p*S - P + tap < size for p in range(out))} <= set(met)
 
 
 def test_tap_spans_say_for_every_tap_which_outputs_it_serves_and_where_it_lies():

@@ -6,6 +6,8 @@ import os
 import re
 import math
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -439,6 +441,24 @@ def test_another_evaluation_gets_a_number_and_one_of_the_same_answers_takes_the_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new_2"]
 
 
+def test_two_that_fill_one_folder_at_once_do_not_mix(tmp_path, monkeypatch):
+    """The second begins after the first, and ends before or behind it; where the folder is there, empty, both would take it."""
+    def fill(text, seconds):
+        with whole_folder(tmp_path/"new") as (folder, place):
+            for file in FILES:
+                (folder/file).write_text(text)
+                time.sleep(seconds)
+        return place().name, text
+    monkeypatch.setattr(os, "replace", lambda *names, replace=os.replace: (time.sleep(0.01), replace(*names)))
+    (tmp_path/"new").mkdir()
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            told = dict(pool.map(fill, "abc", (0.03, 0.02, 0.02)))
+        assert told.keys() == {"new", "new_2", "new_3"} and len(set(told.values())) == 3
+    for path in tmp_path.iterdir():
+        assert {file.name: file.read_text() for file in path.iterdir()} == dict.fromkeys(FILES, told[path.name])
+
+
 def test_at_no_moment_is_there_no_evaluation(tmp_path, monkeypatch):
     def watched(one, other, replace=os.replace):
         assert (tmp_path/"new"/"summary.json").is_file()
@@ -466,6 +486,8 @@ def test_what_fails_on_the_way_leaves_the_earlier_evaluation_and_nothing_else(tm
 def test_what_a_kill_left_behind_does_no_harm(tmp_path):
     (tmp_path/".new.part").mkdir()
     (tmp_path/".new.part"/"per_class.csv").write_text("half")
+    for left in ".new.part.lock", ".new.lock":
+        (tmp_path/left).touch()
     with whole_folder(tmp_path/"new") as (folder, _):
         (folder/"summary.json").write_text("one")
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "summary.json"]

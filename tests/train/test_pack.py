@@ -203,11 +203,11 @@ def killed_before(step, work):
 
 
 def test_a_packing_killed_again_and_again_goes_on_to_the_same_bytes(damaged, expected, tmp_path):
-    """A start of its own takes 4 steps, a shard 4."""
+    """A start of its own takes 4 steps, a shard 4, and what a kill left of a file another."""
     output = tmp_path/"p.h5"
     for step in range(60):
         work = lambda: packed_with_one_damaged(damaged, output)                  # noqa: E731
-        status = os.waitpid(in_a_process(lambda: killed_before(5 + step % 6, work)), 0)[1]
+        status = os.waitpid(in_a_process(lambda: killed_before(5 + step % 7, work)), 0)[1]
         if not os.WIFSIGNALED(status):
             break
         assert os.WTERMSIG(status) == signal.SIGKILL

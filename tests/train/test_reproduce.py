@@ -518,6 +518,20 @@ def test_a_reproduction_whose_study_json_is_damaged_goes_on_as_it_is_advised(run
     assert (tmp_path/"out"/"study.json").is_file() and (tmp_path/"out"/"fig1"/outcome.FILE).stat().st_mtime_ns == made
 
 
+def test_the_folder_of_an_item_that_leads_elsewhere_is_refused_and_nothing_is_written_there(run, tmp_path, capsys):
+    made_by(run, tmp_path/"out", "fig1")
+    shutil.move(tmp_path/"out"/"fig1", tmp_path/"elsewhere")
+    (tmp_path/"elsewhere"/outcome.FILE).write_text("precious")
+    (tmp_path/"out"/"fig1").symlink_to(tmp_path/"elsewhere")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words in (["--run", str(run), "fig1"], ["--check", str(tmp_path/"out")]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([*words, "--output", str(tmp_path/"out")])
+        assert left.value.code == 2 and "fig1: expected a place in its own folder, got a link that leads out" in in_one(capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in before if path.is_file()} == before
+
+
 @pytest.mark.parametrize("content", ["", '{"item": "fig1", "num', "[]", "{}"])
 def test_an_outcome_that_is_damaged_is_told_and_made_anew(run, tmp_path, content, capsys):
     made_by(run, tmp_path/"out", "fig1", "fig3")

@@ -24,7 +24,7 @@ from zfcore.checkpoint import load
 from zfcore.data import loader
 from zfcore.models import from_checkpoint
 from zfcore.training import Training, loop
-from zfcore.training.folder import Lock
+from zfcore.training.folder import Busy, Lock
 
 
 @pytest.fixture
@@ -332,6 +332,37 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     process.communicate()
     with Lock(tmp_path):
         assert (tmp_path/".lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
+
+
+@needs_flock
+@pytest.mark.parametrize("odd", ["link", "another's", "no descriptors", "unknown"])
+def test_a_lock_that_cannot_be_had_is_told_and_one_of_another_user_holds_for_all(tmp_path, monkeypatch, odd):
+    before = Lock(tmp_path)
+    with before:
+        if odd == "another's":                             # who made it 0644
+            def refuse(path, flags, *rest, open=os.open):
+                if flags & os.O_RDWR and str(path).endswith(".lock"):
+                    raise PermissionError(errno.EACCES, "Permission denied")
+                return open(path, flags, *rest)
+            monkeypatch.setattr(os, "open", refuse)
+            with pytest.raises(Busy, match=f"process {os.getpid()} on .* training there"):
+                Lock(tmp_path).__enter__()
+    if odd == "another's":
+        with Lock(tmp_path):
+            with pytest.raises(Busy):
+                Lock(tmp_path).__enter__()
+        (tmp_path/".lock").unlink()                        # in a folder that cannot be written
+    elif odd == "link":
+        (tmp_path/".lock").unlink()
+        (tmp_path/".lock").symlink_to("elsewhere")
+    elif odd == "no descriptors":
+        monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+    else:
+        monkeypatch.setattr(system.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    words = {"link": "a link, where a file should be", "another's": "Permission denied", "no descriptors": "Too many open files",
+             "unknown": "Input/output error"}
+    with pytest.raises(Expected, match=f"{tmp_path}/.lock: expected a file that can be locked.*got {words[odd]}"):
+        Lock(tmp_path).__enter__()
 
 
 @needs_flock

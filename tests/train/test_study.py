@@ -76,6 +76,20 @@ def test_what_is_advised_of_a_damaged_study_json_is_what_can_be_done(tmp_path):
     assert study.stored() == {"seed": 1}
 
 
+def test_what_leads_out_of_a_study_is_refused_and_nothing_is_written_there(tmp_path):
+    (tmp_path/"elsewhere").mkdir()
+    study, config = StudyFolder(tmp_path/"out"), resolve({"preset": "tiny"})
+    study.remember({})
+    for name in ("run", "found.h5"):
+        (tmp_path/"out"/name).symlink_to(tmp_path/"elsewhere"/("" if name == "run" else name))
+    run = Run(config, tmp_path/"out"/"run")
+    for write in (run.check_options, lambda: run.fail("no memory"), lambda: study.run_or_resume("run", config, (None, None)),
+                  lambda: study.kept("found", None, lambda: None)):
+        with pytest.raises(Expected, match=f"{tmp_path}/out/.*: expected a place in its own folder, got a link that leads out of it"):
+            write()
+    assert not [*(tmp_path/"elsewhere").iterdir()]
+
+
 # ----------------------------------------------------------------------------------------------------------------- work
 def test_what_is_finished_is_not_done_again_and_a_stop_costs_nothing_that_was_done(tmp_path):
     units, names = [Counted("a", done=1), Counted("b", 3, 1), Counted("c", 2), Counted("d")], []

@@ -16,7 +16,7 @@ PAIR = "tiny-alexnet", "tiny"     # whose networks figure 6 compares; at --scale
 
 def study_of(setting, table):
     """The train.ablation study of a table, at the setting's scale."""
-    words = [table, f"--output={setting.output/NETWORKS}", f"--device={setting.device}", f"--workers={setting.workers}",
+    words = [table, f"--output={setting.folder(NETWORKS)}", f"--device={setting.device}", f"--workers={setting.workers}",
              f"--devices={setting.devices}", f"--scale={setting.of('tiny', 'tiny', 'full')}",
              *([] if setting.drawn else [f"--data={setting.source}"])]
     words += setting.of(["--seeds=3", "--rows", *PAIR], ["--seeds=5", "--until-decided=10"], [])

@@ -22,6 +22,7 @@ from zfcore.commands import COMMANDS
 from zfcore.data import data_in_words, is_drawn
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import project
+from zfcore.files import inside
 from zfcore.models import checkpoint_file
 from zfcore.terminal import plural
 from zfcore.network import Network
@@ -97,7 +98,8 @@ class Setting:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def folder(self, name):
-        return self.output/name
+        """The folder called `name` in that of the reproduction. Raises Expected where it is a link that leads out of it."""
+        return inside(self.output, name)
 
     def asked(self, name, command, *words):
         """Arguments of a command of `python -m zfcore`, parsed, in the folder of the item `name`."""

@@ -46,8 +46,8 @@ def arguments(setting, table, data, item, *words):
     words: where another set is given later, that is another study."""
     called = hashlib.sha256(json.dumps([str(data), *words]).encode()).hexdigest()[:8]
     return transfer.parser().parse_args([
-        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)/called}",
-        f"--features={setting.output/'features'}", f"--seed={setting.seed}", f"--device={setting.device}",
+        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(f'{item}/{called}')}",
+        f"--features={setting.folder('features')}", f"--seed={setting.seed}", f"--device={setting.device}",
         f"--workers={setting.workers}", f"--devices={setting.devices}", *words])
 
 

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, w
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
-from zfcore.files import anything, choice, file_names, folder_made, inside, numbered, opener, read_json, table, text
-from zfcore.system import lock
+from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered, read_bytes, read_json, table, text
 from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
@@ -63,7 +62,7 @@ def place(output: Path, wanted: str) -> Path:
 
 def is_free(folder):
     """Return whether there is nothing in a folder, or only what a kill left before the record was there."""
-    return folder.is_dir() and all(path.name == f".{RECORD}.part" for path in folder.iterdir())
+    return folder.is_dir() and all(path.name.startswith(f".{RECORD}") and path.suffix == ".part" for path in folder.iterdir())
 
 
 def is_complete(folder: Path) -> bool:
@@ -86,15 +85,16 @@ def making(folder: Path, mark: str) -> Iterator[Path]:
 @contextmanager
 def alone(folder):
     """`with alone(folder):` no other process does this with the same folder. Raises Expected where one does."""
-    with open(inside(folder, f"{KEPT}/.lock"), "ab", opener=opener) as file:
-        try:
-            lock(file.fileno())
-        except BlockingIOError:
-            raise Expected("--output", "a folder in which no other atlas is being made", folder,
-                           "wait for its end, or stop it") from None
-        except OSError:                                    # no locks here, as on some network file systems
-            pass
+    try:
+        descriptor = locked(inside(folder, f"{KEPT}/.lock"))
+    except BlockingIOError:
+        raise Expected("--output", "a folder in which no other atlas is being made", folder,
+                       "wait for its end, or stop it") from None
+    try:
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
@@ -121,7 +121,7 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
              hidden=not other) as bar:
         compare = other and compare_pages(folder, *other, units, called, pages, bar)
     network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
-    write_pages(folder)
+    write_pages(path)
 
 
 def picture_page(folder, source, number, layers):
@@ -139,7 +139,12 @@ def picture_page(folder, source, number, layers):
     return page
 
 
-def write_pages(folder):
-    """Copy the pages themselves, index.html the last."""
-    for path in sorted(PAGE.iterdir(), key=lambda path: path.suffix == ".html"):
-        folder.write(path.name if path.suffix == ".html" else f"page/{path.name}", path.read_bytes())
+def write_pages(path: Path) -> None:
+    """Copy the pages themselves to a folder, index.html the last, where it has not these very ones: they are programs, and a
+    folder that came from somebody may have others."""
+    for page in sorted(PAGE.iterdir(), key=lambda page: page.suffix == ".html"):
+        name, content = page.name if page.suffix == ".html" else f"page/{page.name}", page.read_bytes()
+        with suppress(OSError):
+            if read_bytes(inside(path, name), len(content)) == content:
+                continue
+        Folder(path).write(name, content)

@@ -9,6 +9,8 @@
 Answers of /api are JSON; of what cannot be done {"error": "a sentence"} with a status of 400 or more. It listens at 127.0.0.1
 alone. At a machine far away it is reached through `ssh -L 8000:127.0.0.1:8000 HOST`, and then at the same address here.
 
+What runs in the browser is zfcore's own, not the folder's: of that come pictures, texts, and data that are looked at before.
+
 Other pages that are open in the browser can send requests to 127.0.0.1 as well. So a request must name this machine as the one
 it is for, which a foreign name that was made to point here does not; a POST must come from these pages themselves; and no other
 page may load files of the atlas as scripts or pictures.
@@ -33,7 +35,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from zfcore import check
 from zfcore.analysis.occlusion import check_square
+from zfcore.atlas import PAGE
 from zfcore.atlas.look import encoded, encoded_occlusion, look, occluded, projected, quick_stride, sheet
+from zfcore.atlas.sheets import Folder
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED
 from zfcore.files import inside, opener
@@ -48,6 +52,7 @@ TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=u
          ".webp": "image/webp", ".png": "image/png", ".svg": "image/svg+xml"}                        # no other file is served
 ALWAYS = {"Connection": "close", "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin",
           "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'"}
+PROGRAMS = {".html", ".js", ".css", ".svg"}
 OURS = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.I)       # any port: `ssh -L` may have another at its end
 MOST_BODY = 2**26                 # bytes of a picture's file
 MOST_DRAINED = 2**28              # bytes of a refused one that are taken, so that the browser hears why
@@ -282,7 +287,8 @@ NOTHING = Refusal(HTTPStatus.NOT_FOUND, "There is no such file in this atlas")
 
 
 def file_of(folder: Path, path: str) -> Path:
-    """The file of an atlas that the path of an address means. Raises Refusal for other kinds, and for what lies elsewhere."""
+    """The file of an atlas that the path of an address means, of pages that which zfcore has. Raises Refusal for other kinds,
+    for what lies elsewhere and for other programs; Expected for data that are none."""
     try:
         names = unquote(path, errors="strict").removeprefix("/").split("/") if path != "/" else ["index.html"]
     except UnicodeDecodeError:
@@ -291,10 +297,16 @@ def file_of(folder: Path, path: str) -> Path:
         raise NOTHING
     if not path.startswith("/") or PurePosixPath(names[-1]).suffix.lower() not in TYPES:
         raise NOTHING
+    if names == ["index.html"] or names[0] == "page":
+        return PAGE.joinpath(*names[names[0] == "page":])
     try:
-        return inside(folder, "/".join(names))
+        found = inside(folder, "/".join(names))
     except (check.Expected, OSError):
         raise NOTHING from None
+    is_data = names[:-1] == ["data"] and found.suffix == ".js"
+    if found.suffix.lower() in PROGRAMS and not (is_data and Folder(folder).known(found.stem) is not None):
+        raise NOTHING
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------- the server

@@ -53,6 +53,7 @@ def work(args):
         folder = from_kept(args, model, units, output, why)
     else:
         folder = from_pictures(args, model, pictures, units, output)
+    atlas.write_pages(folder)
     say(f"{printable(folder/'index.html')}      open it in a browser")
     if args.serve:
         serve(folder, model, list(units), args.port)

@@ -31,7 +31,7 @@ from zfcore.check import Expected
 from zfcore.data.loader import BuiltIn
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
-from zfcore.files import Bounded, OpenFile, inside, opener, read_bytes, read_text
+from zfcore.files import Bounded, OpenFile, inside, opener, read_bytes, read_text, said
 from zfcore.terminal import plural, printable, warn_once
 
 PARTS = ("train", "val")
@@ -562,7 +562,7 @@ class Tar:
 
 def members_of(what, file, start=0):
     """Yield the members of the uncompressed tar that begins at byte `start` of `file`. Where it is none, cut short or
-    damaged, Expected is raised, calling it `what`."""
+    damaged, or leaves the zeros in files out, Expected is raised, calling it `what`."""
     file.seek(start)
     try:
         tar = tarfile.open(fileobj=Bounded(file, at_once=MOST_HEADER), mode="r:")
@@ -572,7 +572,12 @@ def members_of(what, file, start=0):
     try:
         for member in tar:
             tar.members.clear()                   # tarfile would keep them all, a kilobyte each
+            if member.issparse():                 # what lies at its offset is not what is in the file
+                raise Expected(what, "a tar that holds whole files", f"{said(member.name)} without its zeros",
+                               "pack it again, without tar's option -S")
             yield member
+    except Expected:
+        raise
     except (*BROKEN, OSError) as error:
         raise Expected(what, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
     file.seek(tar.offset)                         # tarfile takes a damaged header for the end; a real end is all zeros

@@ -545,7 +545,7 @@ class _KeptMean:
         damaged = json.dumps(list(damaged.items()))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with new_hdf5(self.path, shared=True) as file:
+            with new_hdf5(self.path) as file:
                 file["mean_image"], file["damaged"] = mean, damaged
                 file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:

@@ -146,7 +146,7 @@ def _write(path, keys, thumbs):
     keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new_hdf5(path, shared=True) as file:
+        with new_hdf5(path) as file:
             file["keys"], file["thumbnails"] = keys, thumbs
             file.attrs.update(format="zfcore thumbnails", digest=_digest(keys, thumbs))
     except (OSError, check.Expected) as error:

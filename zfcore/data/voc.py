@@ -28,7 +28,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
-from zfcore.files import file_names
+from zfcore.files import file_names, inside
 from zfcore.hints import FilePath
 from zfcore.terminal import counted, plural, printable, warn
 
@@ -333,7 +333,7 @@ def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.flo
     check.one_of("competition", competition, ("comp1", "comp2"))
     check.shape("scores", scores, (len(names), len(classes)))
     check.finite("scores", scores)
-    place = Path(folder) / f"results/VOC{year}/Main"
+    place = inside(folder, f"results/VOC{year}/Main")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

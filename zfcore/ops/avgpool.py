@@ -8,7 +8,7 @@ from zfcore.check import one_of, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
-from zfcore.ops.window import output_size, tap_pixels
+from zfcore.ops.window import output_size, tap_pixels, taps_met
 
 BORDERS = "inside", "padded", "clipped"      # what a window at the border divides by
 FORWARD = Kernel("avgpool.cu", "avgpool_forward",
@@ -91,10 +91,10 @@ def avgpool(x, K, S, P=0, rounding="ceil", borders="inside"):
         top, bottom = max(first, 0), min(first + (slab.shape[1] - 1)*S + K, H)
         sums = workspace("sums", (len(slab), bottom - top, Wo, N), y.dtype)            # of a window's columns, row by row
         sums[:], slab[:] = 0, 0
-        for s in range(K):
+        for s in taps_met(K, W, Wo, S, P):
             q, w = tap_pixels(s, W, Wo, S, P)
             sums[:, :, q] += x[maps, top:bottom, w]
-        for r in range(K):
+        for r in taps_met(K, bottom - top, slab.shape[1], S, top - first):
             p, h = tap_pixels(r, bottom - top, slab.shape[1], S, top - first)
             slab[:, p] += sums[:, h]
         slab /= of_window[rows]
@@ -123,10 +123,10 @@ def avgpool_backward(dy, cache):
         sums[:], slab[:] = 0, 0
         shares = workspace("shares", (len(slab), sums.shape[1], Wo, N), dy.dtype)
         np.divide(dy[maps, first:last], of_window[first:last], out=shares)
-        for s in range(K):
+        for s in taps_met(K, W, Wo, S, P):
             q, w = tap_pixels(s, W, Wo, S, P)
             sums[:, :, w] += shares[:, :, q]
-        for r in range(K):
+        for r in taps_met(K, slab.shape[1], sums.shape[1], S, reach - first*S):
             p, h = tap_pixels(r, slab.shape[1], sums.shape[1], S, reach - first*S)
             slab[:, h] += sums[:, p]
 

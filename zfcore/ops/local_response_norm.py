@@ -184,8 +184,8 @@ def _neighbours(t, n, below, out):
     that adds the next map and takes the oldest off would lose small maps behind large ones."""
     C = len(t)
     out[:] = t
-    for shift in range(-below, n - below):
-        if shift and abs(shift) < C:
+    for shift in range(max(-below, 1 - C), min(n - below, C)):
+        if shift:
             lo, hi = max(0, -shift), C - max(0, shift)
             out[lo:hi] += t[lo + shift:hi + shift]
 

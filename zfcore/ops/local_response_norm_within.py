@@ -10,7 +10,7 @@ from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
 from zfcore.ops.local_response_norm import normalisation, to_power
-from zfcore.ops.window import tap_pixels
+from zfcore.ops.window import tap_pixels, taps_met
 
 FORWARD = Kernel("local_response_norm_within.cu", "local_response_norm_within_forward",
                  "const stored *x, stored *y, int rows, int H, int W, int N, int P, float a, float k",
@@ -169,10 +169,10 @@ def _scales(x, rows, Wo, rule):
     s, spare = (workspace(name, (C, count, Wo, N), x.dtype) for name in ("scale", "spare"))
     np.square(x[:, top:bottom], out=squares)
     across[:], s[:] = 0, 0
-    for tap in _taps(n, W, Wo, P):
+    for tap in taps_met(n, W, Wo, 1, P):
         q, w = tap_pixels(tap, W, Wo, 1, P)
         across[:, :, q] += squares[:, :, w]
-    for tap in _taps(n, bottom - top, count, top - rows.start + P):
+    for tap in taps_met(n, bottom - top, count, 1, top - rows.start + P):
         p, h = tap_pixels(tap, bottom - top, count, 1, top - rows.start + P)
         s[:, p] += across[:, h]
     s *= a
@@ -187,15 +187,10 @@ def _back_to_pixels(t, of_pixels, down, P, n):
     across = workspace("sums", (C, t.shape[1], W, N), t.dtype)
     sums = workspace("squares", of_pixels, t.dtype)
     across[:], sums[:] = 0, 0
-    for tap in _taps(n, W, t.shape[2], P):
+    for tap in taps_met(n, W, t.shape[2], 1, P):
         q, w = tap_pixels(tap, W, t.shape[2], 1, P)
         across[:, :, w] += t[:, :, q]
-    for tap in _taps(n, h, t.shape[1], P + down):
+    for tap in taps_met(n, h, t.shape[1], 1, P + down):
         p, i = tap_pixels(tap, h, t.shape[1], 1, P + down)
         sums[:, i] += across[:, p]
     return sums
-
-
-def _taps(n, size, out, P):
-    """The taps of windows n pixels wide that meet a map of `size` pixels for at least one of `out` outputs."""
-    return range(max(P - out + 1, 0), min(n, size + P))

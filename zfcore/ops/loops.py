@@ -120,8 +120,8 @@ def squares(x, c, n, start, s):
     own = x[c, start:start + count]
     for j in range(count):
         s[j] = own[j]*own[j]
-    for shift in range(-(n//2), n - n//2):
-        if shift != 0 and 0 <= c + shift < len(x):
+    for shift in range(max(-(n//2), -c), min(n - n//2, len(x) - c)):
+        if shift != 0:
             near = x[c + shift, start:start + count]
             for j in range(count):
                 s[j] += near[j]*near[j]
@@ -161,8 +161,8 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
             own, out = x[c, start:start + count], dx[c, start:start + count]
             for j in range(count):
                 shared[j] = term[c, j]
-            for shift in range(n//2 + 1 - n, n//2 + 1):                              # the maps that have this one among theirs
-                if shift != 0 and 0 <= c + shift < C:
+            for shift in range(max(n//2 + 1 - n, -c), min(n//2 + 1, C - c)):          # the maps that have this one among theirs
+                if shift != 0:
                     near = term[c + shift]
                     for j in range(count):
                         shared[j] += near[j]

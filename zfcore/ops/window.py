@@ -39,6 +39,12 @@ def tap_range(tap, size, out, S, P):
     return lo, max(lo, hi)
 
 
+def taps_met(K, size, out, S, P):
+    """The numbers of the taps, of K, that can lie inside a map of `size` pixels for one of the outputs: of a window that is far
+    larger than the map, no more than are met."""
+    return range(max(P - (out - 1)*S, 0), min(K, size + P))
+
+
 def tap_pixels(tap, size, out, S, P):
     """(outputs, pixels): slices of the outputs whose tap lies inside a map of `size` pixels, and of the pixels it lies on."""
     lo, hi = tap_range(tap, size, out, S, P)

@@ -20,9 +20,8 @@ from zfcore.data.folders import PARTS, some
 from zfcore.data.known import COLUMNS, PICTURES, lengths, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
-from zfcore.files import anything, folder_made, inside, opener, read_json, said, table, text
+from zfcore.files import anything, folder_made, inside, locked, read_json, read_text, said, table, text
 from zfcore.networks import names
-from zfcore.system import lock
 from zfcore.terminal import called, command, plural, printable, warn
 from zfcore.training.config import NAMES, NEWER, TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
@@ -39,24 +38,24 @@ class Lock:
     The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
     means nothing but holds the process id and its machine for the sentence. Who only reads needs no lock: every file of a run
     is replaced whole.
-    Where there are no such locks (some network file systems) training goes on without."""
+    Where there are no such locks (some network file systems) training goes on without. Raises Expected where one cannot be had
+    for another reason."""
 
     def __init__(self, folder, name=".lock", wait=False):
         self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
 
     def __enter__(self):
+        path = self.folder/self.name
         try:
-            self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
-            lock(self.descriptor, self.wait)
-            os.ftruncate(self.descriptor, 0)
-            os.write(self.descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
+            self.descriptor = locked(path, self.wait)
         except BlockingIOError:
-            owner = printable(os.read(self.descriptor, 300).decode(errors="replace")) or "that has just begun"
-            os.close(self.descriptor)
+            owner = printable(read_text(path)[:300]) or "that has just begun"
             raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
                        "wait for its end, or stop it: with Ctrl-C, or where nobody hears that any more by kill") from None
-        except OSError:                        # no locks here, or a folder that cannot be written, which `save` will tell
-            pass
+        if self.descriptor is not None:
+            with suppress(OSError):                        # another user's file, which may only be read, or a full disk
+                os.ftruncate(self.descriptor, 0)
+                os.write(self.descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         return self
 
     def __exit__(self, *_):
