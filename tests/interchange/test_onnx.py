@@ -14,7 +14,7 @@ from tests.test_deconvnet import autograd, close, rectify, some_units
 from zfcore.check import Expected
 from zfcore.deconvnet import project
 from zfcore.interchange import import_network, lower, read, seen_by, to_network
-from zfcore.interchange.certificate import compare, entering
+from zfcore.interchange.certificate import check_all, compare, entering
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding,
                                         Probabilities, Rectifier, ResponseNorm, Unsupported)
 from zfcore.interchange.onnx_writer import _NODES, write
@@ -213,6 +213,71 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     theirs = runtime(path, pixels)
     np.testing.assert_allclose(ours.T, theirs, atol=1e-5*np.abs(theirs).max())
     assert differences(path) < 1e-5
+
+
+HEADS = [("Sub", ["near"]), ("Sub", ["far"]), ("Add", ["near"]), ("Mul", ["half"]), ("Sub", ["colour"]), ("Identity", [])]
+PICTURES = {"near": 50 + 20*drawn((3, 9, 9), 1), "far": 20*drawn((1, 3, 9, 9), 2), "half": np.float32(-0.5), "colour": 30*drawn((3, 1, 1), 3),
+            "w": drawn((4, 3, 3, 3))}
+
+
+@pytest.mark.parametrize("how", [{}, {"mean": (103, 117, 124)}, {"std": (58, 57, 56)}, {"mean": (103, 117, 124), "std": (58, 57, 56)},
+                                 {"mean": 100 + 20*drawn((3, 9, 9), 4).astype(float), "scale": 0.017}, {"channels": "bgr", "mean": (103, 117, 124)}])
+def test_whatever_pictures_the_graph_subtracts_add_up_with_what_is_given(how, tmp_path):
+    """Beside onnxruntime, which is given the whole file and x = (pixel - mean)/std."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 9, 9, 3), np.uint8)
+    x = np.moveaxis(pixels.astype(float), 3, 1)[:, ::-1 if how.get("channels") == "bgr" else 1]
+    mean, std = (np.reshape(how.get(key, of_all), (-1, 1, 1)) for key, of_all in (("mean", 0.0), ("std", 1/how.get("scale", 1))))
+    mean = how["mean"] if np.ndim(how.get("mean")) == 3 else mean[::-1] if how.get("channels") == "bgr" else mean
+    for k in range(12):
+        head = [HEADS[n] for n in rng.integers(0, len(HEADS), 1 + k % 4)]
+        path = chain(tmp_path/"a.onnx", (3, 9, 9), [*head, ("Conv", ["w"]), ("Relu", []), ("Flatten", [])], PICTURES)
+        found = import_network(path, **how)
+        ours, _ = found.lowered.network.forward(pixels.transpose(3, 1, 2, 0) - found.lowered.mean[..., None])
+        theirs = runtime(path, ((x - mean)/std).astype(np.float32))
+        np.testing.assert_allclose(ours.T, theirs, atol=1e-5*np.abs(theirs).max(), err_msg=str(head))
+        assert found.differences and max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [FLOAT, onnx.TensorProto.UINT8])
+def test_the_certificate_sees_what_lies_before_the_first_layer(kind, tmp_path):
+    """A mean picture that is read otherwise than the file has it."""
+    nodes = [*([("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]})] if kind != FLOAT else []), ("Sub", ["near"]),
+             ("Conv", ["w"]), ("Flatten", [])]
+    path = chain(tmp_path/"a.onnx", (3, 9, 9) if kind == FLOAT else (9, 9, 3), nodes, PICTURES, kind=kind)
+    foreign, seen, lowered = imported(path)
+    check_all(path, compare(foreign, seen, lowered))
+    foreign.nodes[0].picture = foreign.nodes[0].picture[:, ::-1]
+    with pytest.raises(Expected, match="what the file's own engine computes"):
+        check_all(path, compare(foreign, seen, to_network(foreign, seen, "other")))
+
+
+def test_pixels_that_are_no_whole_numbers_enter_behind_the_cast(tmp_path):
+    """Grey ones, and such as less a mean are below 0, which the file's input cannot hold."""
+    for C, how in ((1, {}), (3, {"mean": (103.5, 117, 124)})):
+        path = chain(tmp_path/"a.onnx", (9, 9, C), [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Conv", ["w"]),
+                                                    ("Flatten", [])], {"w": drawn((4, C, 3, 3))}, kind=onnx.TensorProto.UINT8)
+        found = import_network(path, **how)
+        assert found.differences and max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT8, onnx.TensorProto.BOOL])
+def test_pictures_of_numbers_that_no_pixels_fit_are_refused(kind, tmp_path):
+    with pytest.raises(Expected, match="expected pictures of numbers that can be pixels, 0 to 255, got data type"):
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [("Cast", [], {"to": FLOAT}), ("Conv", ["w"])], CONV, kind=kind))
+
+
+def test_a_picture_is_subtracted_from_those_that_enter_alone_and_in_their_size(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 9, 9), [("Sub", ["near"]), ("Conv", ["w"])], PICTURES)
+    with pytest.raises(Expected, match="picture_size: expected 9, the side of the picture that the file itself subtracts, got 12"):
+        import_network(path, size=12)
+    with pytest.raises(Unsupported, match="node1: expected one number, or one for each map"):
+        read(chain(path, (3, 9, 9), [("Relu", []), ("Sub", ["near"]), ("Conv", ["w"])], PICTURES))
+    nothing = {**PICTURES, "nothing": np.zeros((3, 1, 1), np.float32)}
+    with pytest.raises(Unsupported, match="node1: expected a picture that is subtracted from those that enter"):
+        import_network(chain(path, (3, 9, 9), [("Mul", ["nothing"]), ("Sub", ["near"]), ("Conv", ["w"])], nothing))
+    with pytest.raises(Expected, match="layers between pictures and scores"):
+        import_network(chain(path, (3, 9, 9), [("Sub", ["near"])], PICTURES))
 
 
 @pytest.mark.parametrize("nodes, constants, found", [
