@@ -1,5 +1,6 @@
 """ONNX, in and out: other people's graphs and operators against onnxruntime, what is written read back, and files that lie."""
 import os
+import sys
 import tracemalloc
 import warnings
 
@@ -8,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.interchange.caffe_files import field
 from tests.interchange.onnx_models import FLOAT, chain, helper, numpy_helper, of_package, onnx
 from tests.real_data import REAL_DATA, needs
 from tests.test_deconvnet import autograd, close, rectify, some_units
+from tests.test_hostile import bounded
 from zfcore.check import Expected
 from zfcore.deconvnet import project
 from zfcore.interchange import import_network, lower, read, seen_by, to_network
@@ -583,6 +586,24 @@ def test_a_file_that_lies_is_one_sentence_and_takes_no_memory(make, words, tmp_p
         tracemalloc.stop()
     assert words in str(refused.value)
     assert most < 2**27
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the limit of Linux")
+@pytest.mark.parametrize("numbers", [(7, 1), (7, 5), (7, 13), (7, 1, 5), (7, 1, 5, 6, 1), (25,), (20, 1, 1)],
+                         ids=["nodes", "initializers", "values", "attributes", "nodes of a branch", "functions", "nodes for training"])
+def test_what_is_small_in_a_file_and_large_in_memory_is_refused_before(tmp_path, numbers):
+    """Ten million messages of two bytes, at the places that the numbers of fields lead to."""
+    data = field(numbers[-1], b"")*10**7
+    for number in reversed(numbers[:-1]):
+        data = field(number, data)
+    (tmp_path/"a.onnx").write_bytes(data)
+    said = bounded(f"""
+        from pathlib import Path
+        from zfcore.check import Expected
+        from zfcore.interchange.onnx import read
+        try: read(Path({str(tmp_path/'a.onnx')!r}))
+        except Expected as sentence: print(sentence)""", gigabytes=1.0)
+    assert "expected an ONNX model of at most 500000 parts" in said
 
 
 def test_constants_may_be_computed_that_are_many_times_as_large_as_the_file(tmp_path):

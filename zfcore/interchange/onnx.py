@@ -31,6 +31,7 @@ from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import (BFLOAT16, BOOL, COMPUTED, DOUBLE, FORMS, HALF, INT8, MOST_BYTES, PICTURES, Budget, Tensors,
                                              computed, settled)
+from zfcore.interchange.protobuf import parse
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
 LARGE = 2**16                                      # bytes of a constant
@@ -59,16 +60,12 @@ def parsed(path: Path) -> Any:
     """The onnx.ModelProto in the file at `path`, without the tensors in other files."""
     if not find_spec("onnx"):
         raise check.Expected(path, "the package onnx, which reads such files", "none installed", "pip install onnx")
-    from google.protobuf.message import DecodeError
     from onnx import ModelProto
-    model = ModelProto()
     try:
-        model.ParseFromString(read_bytes(path, MOST_BYTES))
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or error) from None
-    except (DecodeError, ValueError):
-        raise check.Expected(path, "an ONNX model", "other bytes, or the beginning of one") from None
-    return model
+    return parse(path, data, ModelProto(), "an ONNX model")
 
 
 @dataclass(frozen=True)
