@@ -20,6 +20,7 @@ from zfcore.interchange import import_network, lower, read, seen_by, to_network
 from zfcore.interchange.certificate import check_all, compare, entering
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding,
                                         Probabilities, Rectifier, ResponseNorm, Unsupported)
+from zfcore.interchange.onnx import LAYERS as OPERATORS
 from zfcore.interchange.onnx_writer import _NODES, write
 from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm,
                            LocalResponseNormWithin, MaxPool, Pad, ReLU)
@@ -462,6 +463,51 @@ def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, word
     with pytest.raises(Expected) as refused:
         read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))
     assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")
+
+
+def operators():
+    """(operator, place of an input) of every operator that becomes a layer."""
+    for op_type in OPERATORS:
+        schema = onnx.defs.get_schema(op_type, 13, "")
+        yield from ((op_type, place) for place in range(min(schema.max_input, 4)))
+
+
+@pytest.mark.parametrize("op_type, place", list(operators()))
+@pytest.mark.parametrize("thing", ["number of pictures", "shape", "nothing", "maps", "text", "half", "five"])
+def test_whatever_stands_as_an_input_is_read_or_one_sentence(op_type, place, thing, tmp_path):
+    """The number of pictures, which nobody knows when the file is read, or the shape that it is a part of; no numbers, two of them, or
+    what the pictures became, in place of a constant; a constant in place of the pictures."""
+    schema = onnx.defs.get_schema(op_type, 13, "")
+    needed = {"kernel_shape": [2, 2], "to": FLOAT, "alpha": 0.5}
+    constants = {"at": np.array(0), "nothing": np.zeros(0, np.float32), "text": np.array([0, 1]), "half": np.float32(0.5),
+                 "five": drawn((5,)), **CONV, "fc": drawn((192, 6)), "flat": np.array([-1, 192])}
+    usual = {"Conv": ["x", "w", "b"], "ConvTranspose": ["x", "w", "b"], "BatchNormalization": ["x", "b", "b", "b", "b"], "Gemm": ["x", "fc"],
+             "MatMul": ["x", "fc"], "Reshape": ["x", "flat"]}.get(op_type, ["x"])
+    names = (usual + [""]*4)[:max(len(usual), place + 1)]
+    names[place] = {"number of pictures": "number", "maps": "relu"}.get(thing, thing)
+    if "x" not in names and thing != "maps":
+        names[-1 if place == 0 and len(names) > 1 else min(1, len(names) - 1)] = "x"
+    attributes = {key: value for key, value in needed.items() if key in schema.attributes and schema.attributes[key].required}
+    nodes = [helper.make_node("Relu", ["x"], ["relu"]), helper.make_node("Shape", ["x"], ["shape"]),
+             helper.make_node("Gather", ["shape", "at"], ["number"]), helper.make_node(op_type, names, ["y"], "odd", **attributes)]
+    try:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))
+    except Expected as sentence:
+        assert "odd: expected " in str(sentence) or "branches" in str(sentence) or "scores that are computed" in str(sentence)
+
+
+@pytest.mark.parametrize("nodes, words", [
+    ([("Clip", ["number"])], "expected a constant as min, got none"), ([("Pad", ["pads", "number"])], "expected a constant as value, got none"),
+    ([("Clip", ["two"])], "expected one number as min, got shape (2,)"),
+    ([helper.make_node("Clip", ["half", "x"], ["y"])], "y: expected maps or units as the first input of Clip, got a constant"),
+    ([("Dropout", ["two"])], "expected one number as ratio, got shape (2,)")])
+def test_a_number_that_is_none_is_refused_by_what_it_should_be(nodes, words, tmp_path):
+    before = [helper.make_node("Shape", ["x"], ["shape"]), helper.make_node("Gather", ["shape", "at"], ["number"])]
+    constants = {"at": np.array(0), "half": np.float32(0.5), "two": np.float32([0, 1]), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    nodes = [helper.make_node(node[0], ["x", *node[1]], ["y"]) if isinstance(node, tuple) else node for node in nodes]
+    with pytest.raises(Unsupported) as refused:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [*before, *nodes], constants))
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("turn", [("Slice", ["last", "first", "one", "back"]), ("Gather", ["turned"], {"axis": 1}),

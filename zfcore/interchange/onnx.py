@@ -244,6 +244,8 @@ class _Reader:
         else:
             if self.dtype.kind != "f" and node.op_type not in ("Cast", "Transpose", "Identity"):
                 raise self._unsupported(node, "pictures that are cast to float before", self.dtype)
+            if not isinstance(inputs[0], Flow) and node.op_type not in EITHER:
+                raise self._unsupported(node, f"maps or units as the first input of {node.op_type}", "a constant")
             made = LAYERS[node.op_type](self, node, a, *inputs)
         self.values[node.output[0]] = made
 
@@ -343,10 +345,17 @@ class _Reader:
             raise self._unsupported(node, f"a constant as {what}", "none")
         return value
 
+    def _number(self, node, value, what, otherwise):
+        """The only number of a constant; `otherwise` where there is none."""
+        if value is None:
+            return otherwise
+        if self._constant(node, value, what).size != 1:
+            raise self._unsupported(node, f"one number as {what}", f"shape {value.shape}")
+        return float(value.reshape(()))
+
     def _maps(self, node, flow):
-        if not isinstance(flow, Flow) or len(flow.shape) != 3:
-            raise self._unsupported(node, "maps", "units, which have no rows and columns" if isinstance(flow, Flow)
-                                    else "a constant")
+        if len(flow.shape) != 3:
+            raise self._unsupported(node, "maps", "units, which have no rows and columns")
         return flow
 
     # ------------------------------------------------------------------------------------------------------------- windows
@@ -451,11 +460,9 @@ class _Reader:
 
     def _pad(self, node, a, x, pads=None, value=None, axes=None):
         C, *size = self._maps(node, x).shape
-        if self.version < 11:
-            pads, value = a.pads, a.value
+        pads, value = (a.pads, a.value) if self.version < 11 else (pads, self._number(node, value, "value", 0.0))
         axes = [0, 1, 2, 3] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
         pads = self._known(node, pads, "pads")
-        value = 0.0 if value is None else float(np.asarray(value, np.float64).reshape(-1)[:1].sum())
         if len(pads) != 2*len(axes) or len(set(axes)) != len(axes) or not all(abs(n) <= MOST_SIDE for n in pads):
             raise self._unsupported(node, "pads in front of and behind each axis", said(str(pads)))
         pairs = dict(zip(axes, zip(pads, pads[len(axes):])))
@@ -515,9 +522,11 @@ class _Reader:
         return self._add(node, Rectifier, x, x.shape)
 
     def _clip(self, node, a, x, low=None, high=None):
-        low, high = (a.min, a.max) if self.version < 11 else (low, high)
-        low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum())
-                     for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
+        if self.version < 11:
+            return self._clipped(node, x, a.min, a.max)
+        return self._clipped(node, x, self._number(node, low, "min", -HIGHEST), self._number(node, high, "max", HIGHEST))
+
+    def _clipped(self, node, x, low, high):
         if high < HIGHEST or not low <= HIGHEST:
             raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}",
                                     "a rectifier that ends")
@@ -530,7 +539,7 @@ class _Reader:
         if any(value.size != 1 or value.ndim > len(flow.shape) + 1 for value in constants):
             raise self._unsupported(node, "one number for all", "several", "branches")
         low = max((float(value.reshape(())) for value in constants), default=-np.inf)
-        return self._clip(node, SimpleNamespace(min=low, max=HIGHEST), flow, low)
+        return self._clipped(node, flow, low, HIGHEST)
 
     def _lrn(self, node, a, x):
         if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
@@ -554,8 +563,7 @@ class _Reader:
         return self._add(node, Affine, x, x.shape, scale=scale, shift=beta - mean*scale)
 
     def _dropout(self, node, a, x, ratio=None, training=None):
-        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio,
-                                                                                           "ratio").reshape(-1)[:1].sum()))
+        ratio = _plain(self._number(node, ratio, "ratio", getattr(a, "ratio", 0.5)))
         trains = not a.is_test if self.version < 7 else training is not None and bool(np.asarray(training).any())
         if trains and ratio:
             raise self._unsupported(node, "dropout that does nothing", "as it is in training", "an export for inference")
@@ -661,7 +669,7 @@ class _Reader:
 
     def _reshape(self, node, a, x, shape=None):
         """One that makes a row of each picture's maps, or leaves the shape as it is."""
-        if not isinstance(x, Flow) or not isinstance(shape, np.ndarray) or shape.dtype.kind not in "iuO" or shape.ndim != 1 or shape.size > 8:
+        if not isinstance(shape, np.ndarray) or shape.dtype.kind not in "iuO" or shape.ndim != 1 or shape.size > 8:
             raise self._unsupported(node, "a shape that is known", "another")
         own, shape = [self.batch or PICTURES, *x.axes], shape.tolist()
         if not getattr(a, "allowzero", 0):
@@ -726,6 +734,8 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
           "MatMul": _Reader._matmul,
           "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
+
+EITHER = {"Max", "Add", "Sub", "Mul", "Div", "Gemm", "MatMul"}        # which ask themselves which of their inputs is a constant
 
 
 def read_by(node: Any) -> list[str]:
