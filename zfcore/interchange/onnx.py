@@ -138,8 +138,8 @@ class _Reader:
         return found
 
     def _agree(self, told):
-        """What the metadata has `told`, but for a mean image that the graph subtracts: that is its node's, in the size of whole
-        pictures. Raises Expected where the two are not the same."""
+        """Return what the metadata has `told`, but for a mean image that the graph subtracts: its node gets that, in the size of
+        whole pictures. Raises Expected where the two are not the same."""
         own = [node for node in self.row if isinstance(node, Subtraction)]
         if not own or "mean" not in told:
             return told
