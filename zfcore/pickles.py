@@ -11,7 +11,9 @@ from typing import Any
 
 from zfcore.check import Expected
 
-MOST_STEPS = 10**6                # instructions; the longest that is known, of CIFAR's, has 300 000
+# Of instructions (the longest program that is known, of CIFAR's, has 300 000), and of what a single one may go through, which
+# a program can have it do again and again: arguments of a call, bytes of a name or a key, bits of a number that is a key.
+MOST_STEPS, MOST_ARGUMENTS, LONGEST_NAME, LARGEST_KEY = 10**6, 16, 1000, 64
 
 
 def followed(what: object, data: bytes, machine: "Machine", holds: str, for_code: str, for_damage: str) -> tuple[Any, int]:
@@ -111,13 +113,10 @@ class Machine:
                 name, module = self.text(pop()), self.text(pop())
                 push(self.named(f"{module}.{name}"))
             case "REDUCE":
-                arguments = pop()
-                self.room -= sum(len(one) for one in arguments if isinstance(one, (str, list, tuple, dict)))
-                if self.room < 0:
-                    raise ValueError("one text or list turned into others again and again")
+                arguments = self.arguments()
                 self.stack[-1] = self.top(Global).make(*arguments)
             case "BUILD":
-                state = pop()
+                state = self.arguments()
                 self.top(Filled).fill(*state)
             case "PROTO" | "FRAME" | "STOP":
                 pass
@@ -137,6 +136,16 @@ class Machine:
         del self.stack[start:]
         return items
 
+    def arguments(self) -> Any:
+        """Take off the stack, and return, what a function is called with; ValueError where that, or what is in it, is too much."""
+        arguments = self.stack.pop()
+        if len(arguments) > MOST_ARGUMENTS:
+            raise ValueError(f"more than {MOST_ARGUMENTS} arguments")
+        self.room -= sum(len(one) for one in arguments if isinstance(one, (str, list, tuple, dict)))
+        if self.room < 0:
+            raise ValueError("one text or list turned into others again and again")
+        return arguments
+
     def top(self, kind: type) -> Any:
         """Top of the stack, which must be of that kind."""
         if not isinstance(self.stack[-1], kind):
@@ -149,9 +158,11 @@ class Machine:
 
     @staticmethod
     def text(thing: Any) -> Any:
-        """The same; TypeError where it is no text."""
+        """The same; TypeError where it is no text, ValueError where it is too long for a name."""
         if not isinstance(thing, (str, bytes)):
             raise TypeError(f"{type(thing).__name__} in place of text")
+        if len(thing) > LONGEST_NAME:
+            raise ValueError(f"a name of more than {LONGEST_NAME} characters")
         return thing
 
 
@@ -162,5 +173,5 @@ FRESH: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "
 
 
 def plain(text: str | bytes) -> str:
-    """Text as a str; TypeError where it is none."""
-    return text.decode() if isinstance(text, bytes) else Machine.text(text)
+    """A name as a str; TypeError where it is none."""
+    return text.decode() if isinstance(Machine.text(text), bytes) else text         # type: ignore[union-attr, return-value]

@@ -12,7 +12,7 @@ import pytest
 import zfcore
 from zfcore.backend import to_host
 from zfcore.interchange import import_network
-from zfcore.interchange.keras import ONLY_IN_TRAINING, read
+from zfcore.interchange.keras import ONLY_IN_TRAINING, OWN, read
 from zfcore.interchange.lower import as_it_is
 
 if not find_spec("keras"):
@@ -438,22 +438,76 @@ def test_two_kernels_of_a_layer_and_groups_that_lead_to_each_other_are_refused(s
 
 def test_what_keras_does_not_take_is_one_sentence(saved, tmp_path):
     path = copied(saved, tmp_path, ".h5")
-    changed(path, of_layer("conv", kernel_initializer={"class_name": "Nonsense", "config": {}}))
+    changed(path, of_layer("conv", kernel_initializer={"class_name": "Zeros", "config": {"nonsense": 1}}))
     with pytest.raises(zfcore.Expected, match="a network that Keras computes too"):
         import_network(path)
 
 
+def described(module, kind, registered=None, /, **config):
+    return {"module": module, "class_name": kind, "config": config, "registered_name": registered}
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 @pytest.mark.parametrize("thing", [
-    {"module": "os", "class_name": "system", "config": {"command": "false"}, "registered_name": None},
-    {"class_name": "__lambda__", "config": {"value": "evil"}}, {"module": "keras.layers", "class_name": "Lambda", "config": {}},
-    {"module": "keras.utils", "class_name": "get_file", "config": {}}, {"module": ["os"], "class_name": ["system"]}])
-def test_code_that_is_not_keras_own_is_not_loaded(saved, tmp_path, thing, suffix):
+    described("os", "system", command="false"), {"class_name": "__lambda__", "config": {"value": "evil"}},
+    described("keras.layers", "Lambda"), described("keras", "layers.Lambda"), described("keras.layers", "TorchModuleWrapper", module=""),
+    {"class_name": "TorchModuleWrapper", "config": {"module": ""}}, described("keras.initializers", "Zeros", "mine>Zeros"),
+    described("keras.layers", "Zeros"), described("keras", "initializers.Zeros"), described("keras.utils", "get_file"),
+    described("builtins", "function"), {"class_name": "__typespec__", "config": [], "spec_name": "x"},
+    {"module": ["os"], "class_name": ["system"]}, described("keras", "Sequential", layers=[])])
+@pytest.mark.parametrize("place", ["a field", "what a node reads", "how it was built", "beside all"])
+def test_a_file_that_names_what_keras_is_not_to_make_never_reaches_it(saved, tmp_path, thing, suffix, place, keras, monkeypatch):
     path = copied(saved, tmp_path, suffix)
     assert read(path).engine is not None
-    changed(path, of_layer("conv", kernel_initializer={"class_name": "Zeros", "config": {"inner": [thing]}}))
+
+    def change(config):
+        model = json.loads(config)
+        row = next(row for row in model["config"]["layers"] if row["config"]["name"] == "conv")
+        if place == "a field":
+            row["config"]["kernel_initializer"] = {"class_name": "Zeros", "config": {"inner": [thing]}}
+        elif place == "what a node reads":
+            row["inbound_nodes"] = [{"args": [], "kwargs": {"x": thing}}]
+        else:
+            (row if place == "how it was built" else model)["build_config"] = {"inner": thing}
+        return json.dumps(model)
+    changed(path, change)
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: pytest.fail("Keras was given it"))
     found = import_network(path)
-    assert found.foreign.engine is None and not found.differences and "is not loaded" in found.notes[-1]
+    assert found.foreign.engine is None and not found.differences and "beyond what Keras is given to load" in found.notes[-1]
+
+
+def test_of_what_a_network_was_trained_by_hdf5_is_given_nothing_that_keras_would_make(saved, tmp_path):
+    """Of a .keras Keras leaves it, of an HDF5 file that says where its classes are it does not."""
+    for suffix in (".h5", ".keras"):
+        path = copied(saved, tmp_path, suffix)
+        changed(path, lambda config: json.dumps({**json.loads(config), "compile_config": {"loss": described("mine", "Loss")}}))
+        assert (read(path).engine is None) == (suffix == ".h5")
+
+
+def test_no_class_that_keras_is_given_is_a_program_of_the_files_own(keras):
+    """Each is there, computes by Keras alone, and takes no other layer, module or function that a file could bring."""
+    beyond = {"Lambda", "TorchModuleWrapper", "FlaxLayer", "JaxLayer", "TFSMLayer", "Wrapper", "TimeDistributed", "Bidirectional", "RNN",
+              "StackedRNNCells", "SpectralNormalization"}
+    for module, kind in sorted((pair for pair in OWN if pair[0]), key=str):
+        made = getattr(keras if module == "keras" else getattr(keras, module.removeprefix("keras.")), kind)
+        bases = made.__mro__
+        assert bases[0].__module__.startswith("keras.src.") and not beyond & {base.__name__ for base in bases}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_all_that_a_genuine_layer_names_beside_its_weights_is_loaded_and_compared(keras, suffix, tmp_path):
+    L, I, R, C = keras.layers, keras.initializers, keras.regularizers, keras.constraints
+    starts = [I.Constant(0.5), I.GlorotNormal(), I.GlorotUniform(), I.HeNormal(), I.HeUniform(), I.LecunNormal(), I.LecunUniform(), I.Ones(),
+              I.Orthogonal(), I.RandomNormal(), I.RandomUniform(), I.TruncatedNormal(), I.VarianceScaling(), I.Zeros()]
+    model = drawn(keras, [*(L.Conv2D(3, 1, kernel_initializer=start) for start in starts), L.Flatten(),
+                          L.Dense(12, kernel_initializer=I.Identity(), kernel_regularizer=R.L1(1e-3), bias_regularizer=R.L2(1e-3)),
+                          L.Dense(6, kernel_regularizer=R.L1L2(1e-3, 1e-3), kernel_constraint=C.MaxNorm(2), bias_constraint=C.NonNeg()),
+                          L.Dense(4, kernel_regularizer=R.OrthogonalRegularizer(), kernel_constraint=C.UnitNorm(),
+                                  bias_constraint=C.MinMaxNorm(), dtype=keras.DTypePolicy("float32"))], (2, 2, 3))
+    model.compile("adam", "categorical_crossentropy")
+    model.save(tmp_path/f"net{suffix}")
+    found = import_network(tmp_path/f"net{suffix}")
+    assert found.differences and max(one.relative for one in found.differences) < 1e-5
 
 
 def test_a_zip_that_unfolds_is_refused_and_a_link_out_of_the_file_is_not_followed(saved, tmp_path):

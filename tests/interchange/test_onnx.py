@@ -1,5 +1,6 @@
 """ONNX, in and out: other people's graphs and operators against onnxruntime, what is written read back, and files that lie."""
 import os
+import sys
 import tracemalloc
 import warnings
 
@@ -8,15 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.interchange.caffe_files import field
 from tests.interchange.onnx_models import FLOAT, chain, helper, numpy_helper, of_package, onnx
 from tests.real_data import REAL_DATA, needs
 from tests.test_deconvnet import autograd, close, rectify, some_units
+from tests.test_hostile import bounded
 from zfcore.check import Expected
 from zfcore.deconvnet import project
 from zfcore.interchange import import_network, lower, read, seen_by, to_network
-from zfcore.interchange.certificate import compare, entering
+from zfcore.interchange.certificate import check_all, compare, entering
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding,
                                         Probabilities, Rectifier, ResponseNorm, Unsupported)
+from zfcore.interchange.onnx import LAYERS as OPERATORS
 from zfcore.interchange.onnx_writer import _NODES, write
 from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm,
                            LocalResponseNormWithin, MaxPool, Pad, ReLU)
@@ -215,6 +219,71 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     assert differences(path) < 1e-5
 
 
+HEADS = [("Sub", ["near"]), ("Sub", ["far"]), ("Add", ["near"]), ("Mul", ["half"]), ("Sub", ["colour"]), ("Identity", [])]
+PICTURES = {"near": 50 + 20*drawn((3, 9, 9), 1), "far": 20*drawn((1, 3, 9, 9), 2), "half": np.float32(-0.5), "colour": 30*drawn((3, 1, 1), 3),
+            "w": drawn((4, 3, 3, 3))}
+
+
+@pytest.mark.parametrize("how", [{}, {"mean": (103, 117, 124)}, {"std": (58, 57, 56)}, {"mean": (103, 117, 124), "std": (58, 57, 56)},
+                                 {"mean": 100 + 20*drawn((3, 9, 9), 4).astype(float), "scale": 0.017}, {"channels": "bgr", "mean": (103, 117, 124)}])
+def test_whatever_pictures_the_graph_subtracts_add_up_with_what_is_given(how, tmp_path):
+    """Beside onnxruntime, which is given the whole file and x = (pixel - mean)/std."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 9, 9, 3), np.uint8)
+    x = np.moveaxis(pixels.astype(float), 3, 1)[:, ::-1 if how.get("channels") == "bgr" else 1]
+    mean, std = (np.reshape(how.get(key, of_all), (-1, 1, 1)) for key, of_all in (("mean", 0.0), ("std", 1/how.get("scale", 1))))
+    mean = how["mean"] if np.ndim(how.get("mean")) == 3 else mean[::-1] if how.get("channels") == "bgr" else mean
+    for k in range(12):
+        head = [HEADS[n] for n in rng.integers(0, len(HEADS), 1 + k % 4)]
+        path = chain(tmp_path/"a.onnx", (3, 9, 9), [*head, ("Conv", ["w"]), ("Relu", []), ("Flatten", [])], PICTURES)
+        found = import_network(path, **how)
+        ours, _ = found.lowered.network.forward(pixels.transpose(3, 1, 2, 0) - found.lowered.mean[..., None])
+        theirs = runtime(path, ((x - mean)/std).astype(np.float32))
+        np.testing.assert_allclose(ours.T, theirs, atol=1e-5*np.abs(theirs).max(), err_msg=str(head))
+        assert found.differences and max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [FLOAT, onnx.TensorProto.UINT8])
+def test_the_certificate_sees_what_lies_before_the_first_layer(kind, tmp_path):
+    """A mean picture that is read otherwise than the file has it."""
+    nodes = [*([("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]})] if kind != FLOAT else []), ("Sub", ["near"]),
+             ("Conv", ["w"]), ("Flatten", [])]
+    path = chain(tmp_path/"a.onnx", (3, 9, 9) if kind == FLOAT else (9, 9, 3), nodes, PICTURES, kind=kind)
+    foreign, seen, lowered = imported(path)
+    check_all(path, compare(foreign, seen, lowered))
+    foreign.nodes[0].picture = foreign.nodes[0].picture[:, ::-1]
+    with pytest.raises(Expected, match="what the file's own engine computes"):
+        check_all(path, compare(foreign, seen, to_network(foreign, seen, "other")))
+
+
+def test_pixels_that_are_no_whole_numbers_enter_behind_the_cast(tmp_path):
+    """Grey ones, and such as less a mean are below 0, which the file's input cannot hold."""
+    for C, how in ((1, {}), (3, {"mean": (103.5, 117, 124)})):
+        path = chain(tmp_path/"a.onnx", (9, 9, C), [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Conv", ["w"]),
+                                                    ("Flatten", [])], {"w": drawn((4, C, 3, 3))}, kind=onnx.TensorProto.UINT8)
+        found = import_network(path, **how)
+        assert found.differences and max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT8, onnx.TensorProto.BOOL])
+def test_pictures_of_numbers_that_no_pixels_fit_are_refused(kind, tmp_path):
+    with pytest.raises(Expected, match="expected pictures of numbers that can be pixels, 0 to 255, got data type"):
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [("Cast", [], {"to": FLOAT}), ("Conv", ["w"])], CONV, kind=kind))
+
+
+def test_a_picture_is_subtracted_from_those_that_enter_alone_and_in_their_size(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 9, 9), [("Sub", ["near"]), ("Conv", ["w"])], PICTURES)
+    with pytest.raises(Expected, match="picture_size: expected 9, the side of the picture that the file itself subtracts, got 12"):
+        import_network(path, size=12)
+    with pytest.raises(Unsupported, match="node1: expected one number, or one for each map"):
+        read(chain(path, (3, 9, 9), [("Relu", []), ("Sub", ["near"]), ("Conv", ["w"])], PICTURES))
+    nothing = {**PICTURES, "nothing": np.zeros((3, 1, 1), np.float32)}
+    with pytest.raises(Unsupported, match="node1: expected a picture that is subtracted from those that enter"):
+        import_network(chain(path, (3, 9, 9), [("Mul", ["nothing"]), ("Sub", ["near"]), ("Conv", ["w"])], nothing))
+    with pytest.raises(Expected, match="layers between pictures and scores"):
+        import_network(chain(path, (3, 9, 9), [("Sub", ["near"])], PICTURES))
+
+
 @pytest.mark.parametrize("nodes, constants, found", [
     ([("Clip", ["zero"])], {"zero": np.float32(0)}, [Rectifier]),
     ([("Pad", ["pads"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3])}, [Padding]),
@@ -396,6 +465,51 @@ def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, word
     assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")
 
 
+def operators():
+    """(operator, place of an input) of every operator that becomes a layer."""
+    for op_type in OPERATORS:
+        schema = onnx.defs.get_schema(op_type, 13, "")
+        yield from ((op_type, place) for place in range(min(schema.max_input, 4)))
+
+
+@pytest.mark.parametrize("op_type, place", list(operators()))
+@pytest.mark.parametrize("thing", ["number of pictures", "shape", "nothing", "maps", "text", "half", "five"])
+def test_whatever_stands_as_an_input_is_read_or_one_sentence(op_type, place, thing, tmp_path):
+    """The number of pictures, which nobody knows when the file is read, or the shape that it is a part of; no numbers, two of them, or
+    what the pictures became, in place of a constant; a constant in place of the pictures."""
+    schema = onnx.defs.get_schema(op_type, 13, "")
+    needed = {"kernel_shape": [2, 2], "to": FLOAT, "alpha": 0.5}
+    constants = {"at": np.array(0), "nothing": np.zeros(0, np.float32), "text": np.array([0, 1]), "half": np.float32(0.5),
+                 "five": drawn((5,)), **CONV, "fc": drawn((192, 6)), "flat": np.array([-1, 192])}
+    usual = {"Conv": ["x", "w", "b"], "ConvTranspose": ["x", "w", "b"], "BatchNormalization": ["x", "b", "b", "b", "b"], "Gemm": ["x", "fc"],
+             "MatMul": ["x", "fc"], "Reshape": ["x", "flat"]}.get(op_type, ["x"])
+    names = (usual + [""]*4)[:max(len(usual), place + 1)]
+    names[place] = {"number of pictures": "number", "maps": "relu"}.get(thing, thing)
+    if "x" not in names and thing != "maps":
+        names[-1 if place == 0 and len(names) > 1 else min(1, len(names) - 1)] = "x"
+    attributes = {key: value for key, value in needed.items() if key in schema.attributes and schema.attributes[key].required}
+    nodes = [helper.make_node("Relu", ["x"], ["relu"]), helper.make_node("Shape", ["x"], ["shape"]),
+             helper.make_node("Gather", ["shape", "at"], ["number"]), helper.make_node(op_type, names, ["y"], "odd", **attributes)]
+    try:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))
+    except Expected as sentence:
+        assert "odd: expected " in str(sentence) or "branches" in str(sentence) or "scores that are computed" in str(sentence)
+
+
+@pytest.mark.parametrize("nodes, words", [
+    ([("Clip", ["number"])], "expected a constant as min, got none"), ([("Pad", ["pads", "number"])], "expected a constant as value, got none"),
+    ([("Clip", ["two"])], "expected one number as min, got shape (2,)"),
+    ([helper.make_node("Clip", ["half", "x"], ["y"])], "y: expected maps or units as the first input of Clip, got a constant"),
+    ([("Dropout", ["two"])], "expected one number as ratio, got shape (2,)")])
+def test_a_number_that_is_none_is_refused_by_what_it_should_be(nodes, words, tmp_path):
+    before = [helper.make_node("Shape", ["x"], ["shape"]), helper.make_node("Gather", ["shape", "at"], ["number"])]
+    constants = {"at": np.array(0), "half": np.float32(0.5), "two": np.float32([0, 1]), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    nodes = [helper.make_node(node[0], ["x", *node[1]], ["y"]) if isinstance(node, tuple) else node for node in nodes]
+    with pytest.raises(Unsupported) as refused:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [*before, *nodes], constants))
+    assert words in str(refused.value)
+
+
 @pytest.mark.parametrize("turn", [("Slice", ["last", "first", "one", "back"]), ("Gather", ["turned"], {"axis": 1}),
                                   ("Gather", ["turned"], {"axis": -3})])
 @pytest.mark.parametrize("before, words", [
@@ -518,6 +632,24 @@ def test_a_file_that_lies_is_one_sentence_and_takes_no_memory(make, words, tmp_p
         tracemalloc.stop()
     assert words in str(refused.value)
     assert most < 2**27
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the limit of Linux")
+@pytest.mark.parametrize("numbers", [(7, 1), (7, 5), (7, 13), (7, 1, 5), (7, 1, 5, 6, 1), (25,), (20, 1, 1)],
+                         ids=["nodes", "initializers", "values", "attributes", "nodes of a branch", "functions", "nodes for training"])
+def test_what_is_small_in_a_file_and_large_in_memory_is_refused_before(tmp_path, numbers):
+    """Ten million messages of two bytes, at the places that the numbers of fields lead to."""
+    data = field(numbers[-1], b"")*10**7
+    for number in reversed(numbers[:-1]):
+        data = field(number, data)
+    (tmp_path/"a.onnx").write_bytes(data)
+    said = bounded(f"""
+        from pathlib import Path
+        from zfcore.check import Expected
+        from zfcore.interchange.onnx import read
+        try: read(Path({str(tmp_path/'a.onnx')!r}))
+        except Expected as sentence: print(sentence)""", gigabytes=1.0)
+    assert "expected an ONNX model of at most 500000 parts" in said
 
 
 def test_constants_may_be_computed_that_are_many_times_as_large_as_the_file(tmp_path):

@@ -67,6 +67,7 @@ def outcome(case, folder):
 
 # What the importer expected of those that it refused.
 LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation",
+            "pictures of numbers that can be pixels, 0 to 255",
             "the same stride for rows and columns", "an operator that zfcore has a layer for",
             "batch normalisation as it is used", "dropout that does nothing", "a clip without an upper end",
             "maxima of at most 15x15 pixels", "scores that are computed of pictures", "the axes behind the pictures as one",

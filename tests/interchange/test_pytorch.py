@@ -254,11 +254,11 @@ def zip_of(path, data, **members):
     return path
 
 
-def tensor(offset=b"K\0", shape=b"(K\2K\3t", strides=b"(K\3K\1t", count=b"K\6", key=b"0", kind=b"FloatStorage"):
+def tensor(offset=b"K\0", shape=b"(K\2K\3t", strides=b"(K\3K\1t", count=b"K\6", key=b"0", kind=b"FloatStorage", metadata=b""):
     """The pickle of {"a.weight": a tensor}, made by hand."""
     return (b"\x80\x02}U\x08a.weightctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\n" + kind + b"\nU"
             + bytes([len(key)]) + key
-            + b"U\x03cpu" + count + b"tQ" + offset + shape + strides + b"\x89NtRs.")
+            + b"U\x03cpu" + count + b"tQ" + offset + shape + strides + b"\x89N" + metadata + b"tRs.")
 
 
 def long(value):
@@ -288,6 +288,7 @@ EVIL = {
     "outside by offset": tensor(offset=b"K\1"),
     "outside by shape": tensor(shape=b"(K\2K\4t"),
     "outside by stride": tensor(strides=b"(K\4K\1t"),
+    "less: the numbers are turned round": tensor(metadata=b"}U\3neg\x88s"), "less: what metadata say": tensor(metadata=b"U\3neg"),
     "negative stride": tensor(strides=b"(J\xff\xff\xff\xffK\1t"),
     "negative size": tensor(shape=b"(J\xff\xff\xff\xffK\1t"),
     "negative offset": tensor(offset=b"J\xff\xff\xff\xff"),
@@ -311,12 +312,20 @@ EVIL = {
     "lists turned into dictionaries again and again": b"\x80\x02ccollections\nOrderedDict\nq\0]q\1(" + b"(U\1aK\1t"*1000
     + b"e\x85Rh\1"
                                                       + b"h\0h\1\x85R"*10**4 + b".",
+    "thousands of arguments": b"\x80\x02ctorch\ndevice\nq\0(" + b"N"*20_000 + b"tq\1" + b"h\0h\1R"*20_000 + b".",
+    "thousands of fillings": b"\x80\x02ccollections\nOrderedDict\n)R(" + b"N"*20_000 + b"tq\1" + b"h\1b"*20_000 + b".",
+    "number of megabytes as a key": b"\x80\x02}\x8b" + struct.pack("<i", 2**23) + b"\x7f"*2**23 + b"q\1Ns" + b"h\1Ns"*20_000 + b".",
+    "megabytes as a key": b"\x80\x02}" + 2*(b"X" + struct.pack("<I", 2**22) + b"1"*2**22 + b"Ns"),
+    "megabytes as a storage's name": b"\x80\x04\x8e" + struct.pack("<Q", 2**23) + b"1"*2**23 + b"q\1ctorch\nFloatStorage\nq\2"
+    + b"(U\x07storageh\2h\1U\x03cpuK\1tQ"*20_000 + b".",
     "nothing": b"", "no tensors": pickle.dumps({}, 2), "text": b"hello", "a list": pickle.dumps([1], 2),
     "a number": pickle.dumps(5, 2)}
 
 SENTENCES = {"outside": "expected a tensor within its storage of 6 numbers, got shape", "negative": "for a size or place",
              "10^200": "for a size or place", "more": "expected ", "nested": "", "torch.load": "asks for 'torch.load'",
-             "storage": "asks for", "inst": "the instruction INST", "lists": "turned into others again and again"}
+             "storage": "asks for", "inst": "the instruction INST", "less:": "a tensor that is not as its numbers are",
+             "lists": "turned into others again and again",
+             "thousands": "more than 16 arguments", "number": "int in place of text", "megabytes": "a name of more than 1000 characters"}
 
 
 @FORMS
@@ -345,7 +354,8 @@ def test_the_pickle_that_the_evil_ones_are_made_of_is_sound(tmp_path):
     numbers = np.arange(6, dtype=np.float32)
     path = tmp_path/"older.pt"
     path.write_bytes(older(HARMLESS, ["0"], struct.pack("<q", 6) + numbers.tobytes()))
-    for one in (zip_of(tmp_path/"x.pt", HARMLESS, s0=numbers.tobytes()), path):
+    told_nothing = tensor(metadata=b"}")
+    for one in (zip_of(tmp_path/"x.pt", HARMLESS, s0=numbers.tobytes()), path, zip_of(tmp_path/"y.pt", told_nothing, s0=numbers.tobytes())):
         assert np.array_equal(read_all(one)["a.weight"], numbers.reshape(2, 3))
 
 
@@ -354,6 +364,14 @@ def test_the_pickle_that_the_evil_ones_are_made_of_is_sound(tmp_path):
 def test_what_a_pickle_asks_for_is_named_with_what_to_do(which, what, tmp_path):
     with pytest.raises(Expected, match=f"asks for .*{what}.*nothing of it was run; save what model.state_dict"):
         read_all(zip_of(tmp_path/"x.pt", EVIL[which]))
+
+
+def test_a_view_of_torch_that_turns_its_numbers_round_is_refused(torch, tmp_path):
+    """By its metadata, which stand behind what other tensors have; -w would be read as w."""
+    w = torch.randn(3, 4)
+    with pytest.raises(Expected, match="asks for a tensor that is not as its numbers are, by 'neg'.*save what model.state_dict"):
+        read_all(save(torch, {"w": torch._neg_view(w)}, tmp_path/"x.pt"))
+    assert np.array_equal(read_all(save(torch, {"w": torch._neg_view(w).resolve_neg()}, tmp_path/"x.pt"))["w"], -w.numpy())
 
 
 def test_a_whole_module_of_torch_is_refused_with_what_to_save(torch, tmp_path):

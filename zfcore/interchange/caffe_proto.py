@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.files import read_bytes, read_text
+from zfcore.interchange.protobuf import parse
 
 MOST_FILE, MOST_TEXT = 2**31 - 1, 2**20      # bytes; protobuf takes no more of a message, and a network's text has some 100 kB
-MOST_BESIDE = 2**20                          # bytes in a file beside the numbers: each can become some 100 in memory
 MOST_LAYERS, MOST_AXES = 10_000, 32          # the largest networks that people had have 1000; Caffe's own limit of axes
 
 # Fields as "name type number"; * is for repeated ones, and what follows the number the value that is meant where none is said.
@@ -71,11 +71,6 @@ KINDS = ("NONE ACCURACY BNLL CONCAT CONVOLUTION DATA DROPOUT EUCLIDEAN_LOSS FLAT
          "ABSVAL SILENCE CONTRASTIVE_LOSS EXP DECONVOLUTION").split()
 ENUMS = {"Phase": ["TRAIN", "TEST"], "Pool": ["MAX", "AVE", "STOCHASTIC"], "Round": ["CEIL", "FLOOR"],
          "Region": ["ACROSS_CHANNELS", "WITHIN_CHANNEL"], "Kind": KINDS}
-# Where the numbers of blobs lie, "": a net's fields of these numbers are layers, theirs are blobs.
-NESTED = {("Net", 2): "LayerV1", ("Net", 100): "Layer", ("LayerV1", 6): "Blob", ("Layer", 7): "Blob",
-          **{("Blob", number): "" for number in (5, 6, 8, 9)}}
-
-
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -147,54 +142,12 @@ def _parameters(name):
 
 def _parsed(path, name, what):
     """The message `name` that the file at `path` is."""
-    parsed = message(name)()
-    from google.protobuf.message import DecodeError
+    empty = message(name)()
     try:
         data = read_bytes(path, MOST_FILE)
-        _look_over(path, data, name, what)
-        parsed.ParseFromString(data)
     except OSError as error:
         raise check.Expected(path, what, error.strerror) from None
-    except DecodeError:
-        raise check.Expected(path, what, "other bytes, or a part of one") from None
-    return parsed
-
-
-def _look_over(path, data, name, what):
-    """Raise Expected unless `data`, a message `name`, is whole, and small beside the numbers of blobs: a million empty layers
-    would take a hundred times the memory that they have as bytes."""
-    beside, todo = 0, [(0, len(data), name)]
-    while todo:
-        at, end, inside = todo.pop()
-        while at < end:
-            begin = at
-            try:
-                tag, at = _varint(data, at)
-                number, wire = tag >> 3, tag & 7
-                if wire in (0, 2):                         # a number, or the size of what follows
-                    value, at = _varint(data, at)
-            except IndexError:
-                raise check.Expected(path, what, "a part of one") from None
-            size = value if wire == 2 else {1: 8, 5: 4}.get(wire, 0)
-            kind = NESTED.get((inside, number)) if wire == 2 else None
-            if at + size > end:
-                raise check.Expected(path, what, "a part of one, or other bytes")
-            if kind:
-                todo.append((at, at + size, kind))
-            at += size
-            beside += at - begin - (0 if kind is None else size)
-            if beside > MOST_BESIDE:
-                raise check.Expected(path, what, f"more than {MOST_BESIDE} bytes that are no weights")
-
-
-def _varint(data, at):
-    """(whole number, place behind it) of what begins at data[at]. Raises IndexError at the end of the data."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
-        if byte < 128 or shift > 63:
-            return value, at
+    return parse(path, data, empty, what)
 
 
 # --------------------------------------------------------------------------------------------------------------- numbers

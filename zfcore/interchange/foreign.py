@@ -131,6 +131,12 @@ class Affine(Node):
 
 
 @dataclass
+class Subtraction(Node):
+    """y = x less a picture, float64 (C,S,S): of what enters alone, which is its middle's size."""
+    picture: NDArray[np.float64]
+
+
+@dataclass
 class Flattening(Node):
     """(N,C,H,W) -> (N,D), maps in the order "chw", or "hwc" where the rows of the matrix behind it are so."""
     order: Literal["chw", "hwc"] = "chw"

@@ -2,12 +2,12 @@
 
 Kernels (K,K,C,F) and matrices (D,M) are turned here. Where maps are flattened the rows of the matrix behind them are in the
 order H,W,C, for maps whose channels come first too. "same" is a padding of which an odd pixel lies behind. A layer's activation
-is a node of its own. Keras is the engine, but not for a file that names code which is not Keras's own: to load that would be to
-run it.
+is a node of its own. Keras is the engine, but only of a file that names no class beyond OWN: Keras makes whatever a file names,
+and some of its own classes are programs too, Lambda and TorchModuleWrapper among them.
 """
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,10 +30,7 @@ MOST_PARTS = 100                  # groups and arrays in the group of a layer, w
 HINT = "pip install keras torch"
 OBJECT = mapping(anything)
 GROUPS = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_normalization", "Normalization": "normalization"}
-OWN = {None, "keras", "keras.layers", "keras.models", "keras.src.models.functional", "keras.src.models.sequential",
-       "keras.initializers",
-       "keras.regularizers", "keras.constraints", "keras.dtype_policies"}           # modules whose classes nobody else wrote
-PLAIN = {"__keras_tensor__", "__tuple__"}                          # what Keras describes as if it were of a class
+MODELS = ("Sequential", "Functional", "Model")
 FLOATS = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64)
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -124,7 +121,7 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     """The Foreign of a model_config, whose layers' arrays `weights_of` gives."""
     model = parsed(f"{path}: model_config", config, OBJECT)
     kind, inner = model.get("class_name"), model.get("config")
-    if kind not in ("Sequential", "Functional", "Model"):
+    if kind not in MODELS:
         raise check.Expected(f"{path}: model_config", "a Sequential or Functional model", said(kind))
     rows = listed(OBJECT, MOST_LAYERS, 1)(f"{path}: layers", inner.get("layers") if isinstance(inner, dict) else inner)
     layers = [_Layer(path, row) for row in rows]
@@ -155,7 +152,7 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
              if isinstance(node, AveragePooling) and node.window is not None and node.window.pads == "same_upper"]
     notes += [f"{layer.name}: {layer.kind} does nothing but in training, and is left out" for layer in layers
               if layer.kind in ONLY_IN_TRAINING]
-    foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(model, layers) or HINT)
+    foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(path, model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
     row[:] = _checked(path, row, layers, C, last)
@@ -177,7 +174,7 @@ class _Layer:
                 or {"", ".", ".."} & set(self.name.split("/"))):
             raise check.Expected(f"{path}: layers", "layers with class_name, config and a name that can be printed", said(row))
         self.config = config
-        if not _is_own(row):
+        if self.kind in LAYERS and not _is_among(OWN, row):
             raise self.refuse("a layer of Keras's own", f"{said(row.get('registered_name'))} of {said(row.get('module'))}",
                               "a layer for it")
 
@@ -475,30 +472,46 @@ def _checked(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, 
 
 
 # --------------------------------------------------------------------------------------------------------------- engine
-def _is_own(thing: Mapping[str, Any]) -> bool:
-    """Return whether the class that is described comes from Keras, by what is said of it."""
-    module, registered = thing.get("module"), thing.get("registered_name")
-    return (module is None or isinstance(module, str)) and module in OWN and registered in (None, thing.get("class_name"))
+def _pairs(modules: Mapping[str | None, Iterable[str]]) -> set[tuple[object, object]]:
+    """(module, class) of each, and (None, class), as Keras 2 has it."""
+    return {(module, kind) for own, kinds in modules.items() for module in (own, None) for kind in kinds}
 
 
-def _is_program(kind: object) -> bool:
-    """Return whether Keras may run what is described as being of this class."""
-    return not isinstance(kind, str) or kind.startswith("_") and kind not in PLAIN or kind in ("Lambda",
-                                                                                               "function") or ">" in kind
+LAYERS = ("InputLayer", *_MAKE)
+# The only objects that Keras is to make of what a file describes, and the models that they lie in.
+OWN = _pairs({
+    None: ("__keras_tensor__", "__tuple__"), "keras.layers": LAYERS, "keras": ("DTypePolicy",), "keras.dtype_policies": ("DTypePolicy",),
+    "keras.initializers": ("Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Identity", "LecunNormal", "LecunUniform",
+                           "Ones", "Orthogonal", "OrthogonalInitializer", "RandomNormal", "RandomUniform", "TruncatedNormal",
+                           "VarianceScaling", "Zeros"),
+    "keras.regularizers": ("L1", "L2", "L1L2", "OrthogonalRegularizer"),
+    "keras.constraints": ("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm")})
+OUTERMOST = _pairs(dict.fromkeys(("keras", "keras.models", "keras.src.models.functional", "keras.src.models.sequential"), MODELS))
 
 
-def _beyond_loading(model: Mapping[str, Any], layers: Sequence[_Layer]) -> str:
+def _is_among(classes: set[tuple[object, object]], thing: Mapping[str, Any]) -> bool:
+    """Return whether the class that is described is one of `classes`, and registered under no other name."""
+    module, kind, registered = (thing.get(key) for key in ("module", "class_name", "registered_name"))
+    return (isinstance(kind, str) and (module is None or isinstance(module, str)) and (module, kind) in classes
+            and registered in (None, kind))
+
+
+def _beyond_loading(path: Path, model: Mapping[str, Any], layers: Sequence[_Layer]) -> str:
     """A line about something for which Keras is not to load the file, or would compute it in other numbers; "" where there is
     none."""
-    left = [{key: model.get(key) for key in ("class_name", "module", "registered_name", "config")}]
-    while left:
+    strange = [] if _is_among(OUTERMOST, model) else [model]
+    # what it was trained by Keras loads of no .keras
+    left = [value for key, value in model.items() if key != "compile_config" or path.suffix != ".keras"]
+    while left and not strange:
         thing = left.pop()
         if isinstance(thing, dict):
-            if "class_name" in thing and (_is_program(thing["class_name"]) or not _is_own(thing)):
-                return f"the file names {said(thing['class_name'])}, which is not Keras's own and is not loaded"
+            if "class_name" in thing and not _is_among(OWN, thing):
+                strange.append(thing)
             left += thing.values()
         elif isinstance(thing, list):
             left += thing
+    if strange:
+        return f"the file names {said(strange[0]['class_name'])}, which is beyond what Keras is given to load"
     for layer in layers:
         dtype = layer.config.get("dtype")
         dtype = dtype["config"].get("name") if isinstance(dtype, dict) and isinstance(dtype.get("config"), dict) else dtype

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Node, Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding,
-                                        part_of, unsupported)
+                                        Node, Padding, Probabilities, Rectifier, ResponseNorm, Subtraction, Window, counted,
+                                        padding, part_of, unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
                            LocalResponseNormWithin, MaxPool, Pad, ReLU)
@@ -49,10 +49,10 @@ def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     Unsupported, naming the node, for what zfcore's layers cannot express."""
     (_, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
     work.leave_the_softmax()
-    if not work.nodes:
-        raise check.Expected(foreign.path, "layers between pictures and scores", "none")
     work.fold_affines()
     seen = work.fold_input(seen)
+    if not work.nodes:
+        raise check.Expected(foreign.path, "layers between pictures and scores", "none")
     work.see_pixels(seen)
     network = work.network(name, (3, H, W))
     return Lowered(network, seen.mean_image(), work.tensors, work.folded, work.probabilities)
@@ -104,15 +104,27 @@ class _Work:
         self.nodes = kept
 
     def fold_input(self, seen):
-        """`seen` with the Affines on top of the pictures in it."""
-        while self.nodes and isinstance(node := self.nodes[0], Affine) and node.scale.all():
-            mean = seen.mean
-            shift = (node.shift/(node.scale*seen.scale)).reshape(-1, *[1]*(mean.ndim - 1))
-            with part_of(f"{self.foreign.path}: {node.name}"):
-                seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
-            self.nodes.pop(0)
-            self.folded.append(f"{node.name}: a factor and a shift of the pictures, folded into mean and first weights")
+        """`seen` with what the first nodes subtract from the pictures, and multiply them by, in it."""
+        while self.nodes and (beyond := self._beyond(seen, self.nodes[0])):
+            seen, line = beyond
+            self.folded.append(f"{self.nodes.pop(0).name}: {line}")
         return seen
+
+    def _beyond(self, seen, node):
+        """(`seen` with a node that follows in it, a line that says so); None where the node is none that can be."""
+        mean, scale = seen.mean, seen.scale
+        with part_of(f"{self.foreign.path}: {node.name}"):
+            if isinstance(node, Subtraction):              # (x - mean)*scale - picture = (x - (mean + picture/scale))*scale
+                if node.picture.shape[1] != seen.size:
+                    raise check.Expected("--picture-size", f"{node.picture.shape[1]}, the side of the picture that the file itself subtracts",
+                                         seen.size)
+                mean = mean.reshape(len(mean), *mean.shape[1:] or (1, 1)) + node.picture/scale[:, None, None]
+                return replace(seen, mean=mean), "a picture that is subtracted, folded into the mean"
+            if isinstance(node, Affine) and node.scale.all():
+                shift = (node.shift/(node.scale*scale)).reshape(-1, *[1]*(mean.ndim - 1))
+                return (replace(seen, mean=mean - shift, scale=scale*node.scale),
+                        "a factor and a shift of the pictures, folded into mean and first weights")
+        return None
 
     def see_pixels(self, seen):
         """Put into the first weights what `seen` does to pixels but for the mean."""
@@ -294,6 +306,10 @@ class _Work:
         self.parameters[name] = {"gamma": _float32(scale*np.sqrt(1 + EPS)), "beta": _float32(shift)}
         self.buffers[name] = {"mean": np.zeros(C, np.float32), "var": np.ones(C, np.float32)}
 
+    def _subtraction(self, node, shape):
+        raise unsupported(self.foreign.path, node.name, "a picture that is subtracted from those that enter", "one from maps",
+                          "a constant for every pixel")
+
     def _flattening(self, node, shape):
         if len(shape) == 3:
             self.layers.append(Flatten(self._name(node.name)))
@@ -338,7 +354,7 @@ class _Work:
 _LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling,
            AveragePooling: _Work._averagepooling,
            Padding: _Work._padding, Rectifier: _Work._rectifier, ResponseNorm: _Work._responsenorm, Affine: _Work._affine,
-           Flattening: _Work._flattening, Dropping: _Work._dropping}
+           Subtraction: _Work._subtraction, Flattening: _Work._flattening, Dropping: _Work._dropping}
 
 
 def placements(size, K, S, pads, wanted):

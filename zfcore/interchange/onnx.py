@@ -25,12 +25,13 @@ from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Unsupported, Window, counted, in_a_row,
-                                        nothing_beside, padding, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Subtraction, Unsupported, Window, counted,
+                                        in_a_row, nothing_beside, padding, unsupported)
 from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
-from zfcore.interchange.onnx_tensors import (BFLOAT16, COMPUTED, DOUBLE, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed,
-                                             settled)
+from zfcore.interchange.onnx_tensors import (BFLOAT16, BOOL, COMPUTED, DOUBLE, FORMS, HALF, INT8, MOST_BYTES, PICTURES, Budget, Tensors,
+                                             computed, settled)
+from zfcore.interchange.protobuf import parse
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
 LARGE = 2**16                                      # bytes of a constant
@@ -59,16 +60,12 @@ def parsed(path: Path) -> Any:
     """The onnx.ModelProto in the file at `path`, without the tensors in other files."""
     if not find_spec("onnx"):
         raise check.Expected(path, "the package onnx, which reads such files", "none installed", "pip install onnx")
-    from google.protobuf.message import DecodeError
     from onnx import ModelProto
-    model = ModelProto()
     try:
-        model.ParseFromString(read_bytes(path, MOST_BYTES))
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or error) from None
-    except (DecodeError, ValueError):
-        raise check.Expected(path, "an ONNX model", "other bytes, or the beginning of one") from None
-    return model
+    return parse(path, data, ModelProto(), "an ONNX model")
 
 
 @dataclass(frozen=True)
@@ -101,6 +98,8 @@ class _Reader:
         self.version = self._version()
         self.initialisers = self._initialisers()
         self.first, self.batch, self.dtype = self._input()
+        # what the file itself is given, and how often its axes are turned, N,H,W,C to N,C,H,W, before `first`
+        self.source, self.source_dtype, self.turns = self.first, self.dtype, 0
 
     def foreign(self):
         """The Foreign."""
@@ -120,7 +119,7 @@ class _Reader:
             raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores in the order of their maps", "another order")
         labels, told = from_metadata(self.path, {item.key: item.value for item in self.model.metadata_props}.get(KEY),
                                      self.first.shape)
-        self._agree(told)
+        told = self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
         found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told},
                         notes=self.notes)
@@ -128,7 +127,7 @@ class _Reader:
         if even is not None:
             found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"
         elif find_spec("onnxruntime"):
-            found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
+            found.engine = Engine(self.path, self.source, self.source_dtype, self.turns, self.first, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
             from onnx import helper
             kinds = {helper.np_dtype_to_tensor_dtype(self.dtype), *(tensor.data_type for tensor in self.initialisers.values())}
@@ -139,14 +138,17 @@ class _Reader:
         return found
 
     def _agree(self, told):
-        """Raise Expected where the metadata's mean image is not the one that the graph subtracts."""
-        own, mean = self.preprocessing.get("mean"), told.get("mean")
-        if own is not None and mean is not None:
-            side = self.first.shape[1]
-            rim = (mean.shape[1] - side)//2
-            if not np.array_equal(np.broadcast_to(mean[:, rim:rim + side, rim:rim + side], self.first.shape),
-                                  np.broadcast_to(own.reshape(-1, *own.shape[1:] or (1, 1)), self.first.shape)):
-                raise check.Expected(f"{self.path}: metadata {KEY}", "the mean image that the graph subtracts", "another")
+        """Return what the metadata has `told`, but for a mean image that the graph subtracts: its node gets that, in the size of
+        whole pictures. Raises Expected where the two are not the same."""
+        own = [node for node in self.row if isinstance(node, Subtraction)]
+        if not own or "mean" not in told:
+            return told
+        mean, side = told["mean"], self.first.shape[1]
+        rim = (mean.shape[1] - side)//2
+        if own != self.row[:1] or not np.array_equal(mean[:, rim:rim + side, rim:rim + side], own[0].picture):
+            raise check.Expected(f"{self.path}: metadata {KEY}", "the mean image that the graph subtracts", "another")
+        own[0].picture = mean
+        return {key: value for key, value in told.items() if key != "mean"}
 
     # ------------------------------------------------------------------------------------------------- what the file declares
     def _version(self):
@@ -184,8 +186,8 @@ class _Reader:
         if len(sizes) != 4 or not all(n is not None and 1 <= n <= MOST_SIDE for n in sizes[1:]):
             words = "x".join("?" if n is None else str(n) for n in sizes[:8]) or "none"
             raise check.Expected(where, "pictures (N,C,H,W) of a fixed size", words, "export it with one")
-        if tensor.elem_type not in FORMS or tensor.elem_type == 16:
-            raise check.Expected(where, "pictures of plain numbers", f"data type {tensor.elem_type}")
+        if tensor.elem_type not in FORMS or tensor.elem_type in (BFLOAT16, BOOL, INT8):
+            raise check.Expected(where, "pictures of numbers that can be pixels, 0 to 255", f"data type {tensor.elem_type}")
         if (sizes[0] or 0) > 2**16:
             raise check.Expected(where, f"at most {2**16} pictures at once", sizes[0])
         flow = Flow(inputs[0].name, tuple(sizes[1:]))
@@ -242,6 +244,8 @@ class _Reader:
         else:
             if self.dtype.kind != "f" and node.op_type not in ("Cast", "Transpose", "Identity"):
                 raise self._unsupported(node, "pictures that are cast to float before", self.dtype)
+            if not isinstance(inputs[0], Flow) and node.op_type not in EITHER:
+                raise self._unsupported(node, f"maps or units as the first input of {node.op_type}", "a constant")
             made = LAYERS[node.op_type](self, node, a, *inputs)
         self.values[node.output[0]] = made
 
@@ -341,10 +345,17 @@ class _Reader:
             raise self._unsupported(node, f"a constant as {what}", "none")
         return value
 
+    def _number(self, node, value, what, otherwise):
+        """The only number of a constant; `otherwise` where there is none."""
+        if value is None:
+            return otherwise
+        if self._constant(node, value, what).size != 1:
+            raise self._unsupported(node, f"one number as {what}", f"shape {value.shape}")
+        return float(value.reshape(()))
+
     def _maps(self, node, flow):
-        if not isinstance(flow, Flow) or len(flow.shape) != 3:
-            raise self._unsupported(node, "maps", "units, which have no rows and columns" if isinstance(flow, Flow)
-                                    else "a constant")
+        if len(flow.shape) != 3:
+            raise self._unsupported(node, "maps", "units, which have no rows and columns")
         return flow
 
     # ------------------------------------------------------------------------------------------------------------- windows
@@ -449,11 +460,9 @@ class _Reader:
 
     def _pad(self, node, a, x, pads=None, value=None, axes=None):
         C, *size = self._maps(node, x).shape
-        if self.version < 11:
-            pads, value = a.pads, a.value
+        pads, value = (a.pads, a.value) if self.version < 11 else (pads, self._number(node, value, "value", 0.0))
         axes = [0, 1, 2, 3] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
         pads = self._known(node, pads, "pads")
-        value = 0.0 if value is None else float(np.asarray(value, np.float64).reshape(-1)[:1].sum())
         if len(pads) != 2*len(axes) or len(set(axes)) != len(axes) or not all(abs(n) <= MOST_SIDE for n in pads):
             raise self._unsupported(node, "pads in front of and behind each axis", said(str(pads)))
         pairs = dict(zip(axes, zip(pads, pads[len(axes):])))
@@ -513,9 +522,11 @@ class _Reader:
         return self._add(node, Rectifier, x, x.shape)
 
     def _clip(self, node, a, x, low=None, high=None):
-        low, high = (a.min, a.max) if self.version < 11 else (low, high)
-        low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum())
-                     for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
+        if self.version < 11:
+            return self._clipped(node, x, a.min, a.max)
+        return self._clipped(node, x, self._number(node, low, "min", -HIGHEST), self._number(node, high, "max", HIGHEST))
+
+    def _clipped(self, node, x, low, high):
         if high < HIGHEST or not low <= HIGHEST:
             raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}",
                                     "a rectifier that ends")
@@ -528,7 +539,7 @@ class _Reader:
         if any(value.size != 1 or value.ndim > len(flow.shape) + 1 for value in constants):
             raise self._unsupported(node, "one number for all", "several", "branches")
         low = max((float(value.reshape(())) for value in constants), default=-np.inf)
-        return self._clip(node, SimpleNamespace(min=low, max=HIGHEST), flow, low)
+        return self._clipped(node, flow, low, HIGHEST)
 
     def _lrn(self, node, a, x):
         if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
@@ -552,8 +563,7 @@ class _Reader:
         return self._add(node, Affine, x, x.shape, scale=scale, shift=beta - mean*scale)
 
     def _dropout(self, node, a, x, ratio=None, training=None):
-        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio,
-                                                                                           "ratio").reshape(-1)[:1].sum()))
+        ratio = _plain(self._number(node, ratio, "ratio", getattr(a, "ratio", 0.5)))
         trains = not a.is_test if self.version < 7 else training is not None and bool(np.asarray(training).any())
         if trains and ratio:
             raise self._unsupported(node, "dropout that does nothing", "as it is in training", "an export for inference")
@@ -577,7 +587,9 @@ class _Reader:
         if op == "Div" and constant_first:
             raise self._unsupported(node, "maps divided by a constant", "a constant divided by maps")
         if op in ("Add", "Sub") and not constant_first and self._is_picture(flow, c):
-            return self._subtracted(node, flow, c if op == "Sub" else -c)
+            self.preprocessing.update(size=flow.shape[1])
+            self.notes.append(f"{called(node)}: a picture, which the file itself {'subtracts' if op == 'Sub' else 'adds'}")
+            return self._add(node, Subtraction, flow, flow.shape, picture=(c if op == "Sub" else -c).reshape(flow.shape))
         c = self._each(node, a, flow, c)
         if op == "Div" and not c.all():
             raise self._unsupported(node, "numbers other than 0 to divide by", 0)
@@ -603,16 +615,9 @@ class _Reader:
         return c.reshape(-1)
 
     def _is_picture(self, flow, c):
-        return flow.name == self.first.name and flow.order == "chw" and math.prod(flow.shape[1:]) > 1 and \
-            c.shape in (flow.shape, (1, *flow.shape)) and len(flow.shape) == 3
-
-    def _subtracted(self, node, flow, mean):
-        """Pictures less a mean picture: what enters begins here."""
-        if flow.shape[1] != flow.shape[2]:
-            raise self._unsupported(node, "square pictures, where a mean picture is subtracted", "x".join(map(str, flow.shape)))
-        self.preprocessing.update(mean=mean.reshape(flow.shape), scale=1.0, size=flow.shape[1])
-        self.notes.append(f"{called(node)}: a mean picture, which the file itself subtracts")
-        return self._head(Flow(node.output[0], flow.shape))
+        """Return whether c is a number for every pixel of the pictures that enter, of which so far nothing else was made."""
+        return (all(isinstance(node, (Affine, Subtraction)) for node in self.row) and len(flow.shape) == 3 and flow.order == "chw"
+                and math.prod(flow.shape[1:]) > 1 and c.shape in (flow.shape, (1, *flow.shape)))
 
     def _head(self, flow):
         self.first = flow
@@ -664,7 +669,7 @@ class _Reader:
 
     def _reshape(self, node, a, x, shape=None):
         """One that makes a row of each picture's maps, or leaves the shape as it is."""
-        if not isinstance(x, Flow) or not isinstance(shape, np.ndarray) or shape.dtype.kind not in "iuO" or shape.ndim != 1 or shape.size > 8:
+        if not isinstance(shape, np.ndarray) or shape.dtype.kind not in "iuO" or shape.ndim != 1 or shape.size > 8:
             raise self._unsupported(node, "a shape that is known", "another")
         own, shape = [self.batch or PICTURES, *x.axes], shape.tolist()
         if not getattr(a, "allowzero", 0):
@@ -713,6 +718,7 @@ class _Reader:
             return Flow(x.name, x.shape, "chw" if perm == back else "hwc")
         if rank == 4 and perm == back and x.name == self.first.name:
             H, W, C = x.shape
+            self.turns += 1
             return self._head(Flow(node.output[0], (C, H, W)))
         raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
 
@@ -728,6 +734,8 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
           "MatMul": _Reader._matmul,
           "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
+
+EITHER = {"Max", "Add", "Sub", "Mul", "Div", "Gemm", "MatMul"}        # which ask themselves which of their inputs is a constant
 
 
 def read_by(node: Any) -> list[str]:
@@ -761,13 +769,15 @@ def _version_of(*packages):
 # ------------------------------------------------------------------------------------------------------------- onnxruntime
 @dataclass
 class Engine:
-    """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once
-    (None: as many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 or
-    64 bits is given to it in 32: its own rounding in 16 is larger than many an error, which it would hide, and in 64 it has no
-    convolution."""
+    """Computes tensors of the file at `path` with onnxruntime. What enters the file is `source`, of `dtype`; its axes are turned
+    `turns` times, and it is cast, before the Flow `first`. `batch` pictures enter at once (None: as many as there are);
+    `aliases` are names that the file has others for, or none, "". What the file has in 16 or 64 bits is given to it in 32: its
+    own rounding in 16 is larger than many an error, which it would hide, and in 64 it has no convolution."""
     path: Path
-    first: Flow
+    source: Flow
     dtype: np.dtype[Any]
+    turns: int
+    first: Flow
     batch: int | None
     aliases: Mapping[str, str]
 
@@ -775,13 +785,12 @@ class Engine:
         """{name: array (N,...)} of x (N,C,H,W)."""
         wanted = list(filter(None, dict.fromkeys(self.aliases.get(name, name) for name in names)))
         count, each = len(x), self.batch or len(x)
-        dtype = np.dtype(np.float32) if self.dtype.kind == "f" else self.dtype
-        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(dtype)
-        model, weights = self._model(wanted, dtype)
+        where, x = self._entering(np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]))
+        model, weights = self._model(wanted, where, x.dtype)
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
         try:
             session = self._session(model)
-            rows = [session.run(wanted, {self.first.name: x[k:k + each], **weights}) for k in range(0, len(x), each)]
+            rows = [session.run(wanted, {where.name: x[k:k + each], **weights}) for k in range(0, len(x), each)]
         except NotImplemented:                            # which is nothing against the file: none of its tensors is shown
             return {}
         except Exception as error:                        # onnxruntime has a dozen kinds of its own
@@ -789,23 +798,35 @@ class Engine:
         found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
         return {name: found[own] for name in names if (own := self.aliases.get(name, name))}
 
+    def _entering(self, x):
+        """(the Flow at which x (N,C,H,W) enters, x as it is there): what the file itself is given, so that all that it does to
+        pictures is computed too; but behind its cast for numbers that its input cannot hold."""
+        as_given = x.astype(np.float32)
+        for _ in range(self.turns):
+            as_given = as_given.transpose(0, 2, 3, 1)
+        if self.dtype.kind == "f":
+            return self.source, as_given
+        with np.errstate(invalid="ignore"):
+            whole = as_given.astype(self.dtype)
+        return (self.source, whole) if (whole == as_given).all() else (self.first, x.astype(np.float32))
+
     def _session(self, model):
         import onnxruntime
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def _model(self, wanted, dtype):
-        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants,
-        which enter it too: of what enters onnxruntime makes no copy)."""
+    def _model(self, wanted, where, dtype):
+        """(the bytes of a model that gives these tensors, of what enters at the Flow `where`; {name: array} of its large
+        constants, which enter it too: of what enters onnxruntime makes no copy)."""
         from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
         def entering(name, kind, shape):
             return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), shape)
         model = parsed(self.path)
         graph, tensors = model.graph, Tensors(self.path)
-        nodes, read = self._needed(graph, wanted)
-        inputs = [entering(self.first.name, dtype, [self.batch or PICTURES, *self.first.axes])]
+        nodes, read = self._needed(graph, wanted, where.name)
+        inputs = [entering(where.name, dtype, [self.batch or PICTURES, *where.axes])]
         small, large = [], {}
         for tensor in (tensor for tensor in graph.initializer if tensor.name in read):
             array = _in_32_bits(tensors.array(tensor))
@@ -823,14 +844,14 @@ class Engine:
         whole = helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
         return whole.SerializeToString(), large
 
-    def _needed(self, graph, wanted):
-        """(the nodes that these tensors need, the names of all that those read)."""
+    def _needed(self, graph, wanted, first):
+        """(the nodes that these tensors need of the one called `first`, the names of all that those read)."""
         makers = {name: node for node in graph.node for name in node.output}
         kept, read, todo = set(), set(), list(wanted)
         while todo:
             if (name := todo.pop()) not in read:
                 read.add(name)
-                if name != self.first.name and name in makers:
+                if name != first and name in makers:
                     kept.add(id(makers[name]))
                     todo += read_by(makers[name])
         return [node for node in graph.node if id(node) in kept], read

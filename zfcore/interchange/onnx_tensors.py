@@ -22,9 +22,9 @@ MOST_BYTES = 2**32                # of tensors that lie in files
 MOST_COMPUTED, FREE, TIMES = 2**31, 2**27, 16
 
 # TensorProto.DataType: how the numbers lie in raw_data, and the field that has them where there is none.
-BFLOAT16, HALF, DOUBLE, BOOL = 16, 10, 11, 9
+BFLOAT16, HALF, DOUBLE, BOOL, INT8 = 16, 10, 11, 9, 3
 FORMS = {1: ("<f4", "float_data"), DOUBLE: ("<f8", "double_data"), HALF: ("<f2", "int32_data"), BFLOAT16: ("<u2", "int32_data"),
-         2: ("|u1", "int32_data"), 3: ("|i1", "int32_data"), 4: ("<u2", "int32_data"), 5: ("<i2", "int32_data"),
+         2: ("|u1", "int32_data"), INT8: ("|i1", "int32_data"), 4: ("<u2", "int32_data"), 5: ("<i2", "int32_data"),
          6: ("<i4", "int32_data"), 7: ("<i8", "int64_data"), BOOL: ("|u1", "int32_data"), 12: ("<u4", "uint64_data"),
          13: ("<u8", "uint64_data")}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.files import real, said, whole
 from zfcore.hints import Floats, Shape
-from zfcore.interchange.foreign import Affine, Foreign, part_of
+from zfcore.interchange.foreign import Affine, Foreign, Subtraction, part_of
 
 SMALLEST = 1e-6                   # factor of pixels
 GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as Pillow, OpenCV and Caffe have it
@@ -146,9 +146,9 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: Floats | None =
         raise check.Expected("--channels", "grey for a network of one channel" if C == 1
                              else "rgb or bgr for a network of three", order)
     if mean is None and std is None and scale is None and not {"mean", "scale"} & said.keys():
-        own = foreign.nodes and isinstance(foreign.nodes[0], Affine)
-        assumed.append("pixels: 0 to 255 enter, where the file has a factor and a shift of its own for them, since nobody says --mean, "
-                       "--std or --scale" if own else
+        own = foreign.nodes and isinstance(foreign.nodes[0], (Affine, Subtraction))
+        assumed.append("pixels: 0 to 255 enter, where the file has a factor and a shift of its own for them, or a picture, since nobody "
+                       "says --mean, --std or --scale" if own else
                        "pixels: 0 to 255, nothing subtracted, since neither the file nor --mean, --std or --scale says more")
     if scale is None and _are_shares(mean, std):
         assumed.append("mean and std: of pixels 0 to 1, since all are at most 1")

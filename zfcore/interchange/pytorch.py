@@ -30,7 +30,7 @@ from zfcore.interchange.foreign import Foreign, for_kind
 from zfcore.interchange.state_dict import Weights
 from zfcore.layers import AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pad, ReLU
 from zfcore.network import Network
-from zfcore.pickles import Code, Filled, Global, Machine, followed, plain
+from zfcore.pickles import LARGEST_KEY, Code, Filled, Global, Machine, followed, plain
 
 MOST_PICKLE = 2**24               # bytes; a state_dict of a thousand tensors takes 0.3 million
 MOST_NUMBER = 2**48               # of a size, stride or place
@@ -183,7 +183,7 @@ class _Machine(Machine):
 
     @staticmethod
     def text(thing: Any) -> Any:
-        return thing if type(thing) is int else Machine.text(thing)
+        return thing if type(thing) is int and thing.bit_length() <= LARGEST_KEY else Machine.text(thing)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,9 @@ class _Ordered(dict, Filled):
         pass
 
 
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(storage, offset, shape, strides, requires_grad=None, hooks=None, metadata=None):
+    if metadata:                                           # of a view that torch computes: -w, or conjugate numbers
+        raise Code(f"a tensor that is not as its numbers are, by {said(next(iter(metadata)))}")
     if not isinstance(storage, _Storage) or len(shape) != len(strides) or len(shape) > LARGEST_RANK:
         raise ValueError("a tensor of something else than a storage, or of too many axes")
     return _Tensor(storage, _whole(offset), tuple(map(_whole, shape)), tuple(map(_whole, strides)))
