@@ -224,6 +224,49 @@ def test_a_disk_that_fills_up_while_hdf5_writes_is_a_sentence_and_no_crash(store
     assert path.read_bytes() == before and os.listdir(path.parent) == ["latest.h5"]
 
 
+def test_a_ctrl_c_at_any_write_of_a_file_is_heard_once_it_is_closed_and_leaves_the_old_file_whole(stored):
+    """In a process of its own: where HDF5 sees the exception it crashes. Nor is anything else that a write raises lost."""
+    path, _ = stored
+    script = f"""if True:
+        import io, signal
+        from pathlib import Path
+        from zfcore import checkpoint
+        path = Path({str(path)!r})
+        made, handler = checkpoint.load(path), signal.getsignal(signal.SIGINT)
+        def counting(base, interrupt):
+            class Counting(base):
+                def write(self, data):
+                    global writes
+                    writes += 1
+                    if writes == k:
+                        interrupt()
+                    return super().write(data)
+            return Counting
+        def refuse():
+            raise MemoryError
+        plain = checkpoint._Output
+        for expected in (KeyboardInterrupt, MemoryError):
+            if expected is MemoryError:                    # within what looks after refusals
+                checkpoint._Output, plain.__bases__ = plain, (counting(io.FileIO, refuse),)
+            else:
+                checkpoint._Output = counting(plain, lambda: signal.raise_signal(signal.SIGINT))
+            before, k, writes = path.read_bytes(), 0, 1
+            while k <= writes:
+                k, writes, raised = k + 1, 0, None
+                try:
+                    checkpoint.save(path, made)
+                except BaseException as error:
+                    raised = type(error)
+                assert raised is (expected if k <= writes else None), (k, raised)
+                assert raised is None or path.read_bytes() == before, k
+            print(k)
+        assert signal.getsignal(signal.SIGINT) is handler
+    """
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0 and not run.stderr and min(map(int, run.stdout.split())) > 20
+    assert os.listdir(path.parent) == ["latest.h5"] and load(path).step == stored[1].step
+
+
 def test_a_folder_that_is_not_there_is_said_and_no_file_that_was(stored):
     path, made = stored
     with pytest.raises(Unwritable, match="No such file or directory; there is no such folder$"):

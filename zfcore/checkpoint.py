@@ -40,6 +40,7 @@ from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
 from zfcore.system import Claim, NoLocks, flush
+from zfcore.terminal import signals_held
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
@@ -396,10 +397,11 @@ def new_hdf5(path: FilePath) -> Iterator[h5py.File]:
     """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic(path)`.
 
     A disk that fills up under an open file makes the HDF5 library end the process with a segmentation fault, when it
-    fails to close what it could not write. So HDF5 is not told: `_Output` keeps the refusal until the file is closed."""
+    fails to close what it could not write. So HDF5 is not told: `_Output` keeps the refusal until the file is closed. Nor does
+    it pass on an exception that is raised as it writes, such as a KeyboardInterrupt: signals are heard when it is closed."""
     with atomic(path) as temporary, _Output(temporary, "w+") as output:
         try:
-            with h5py.File(output, "w", libver=LIBVER) as file:
+            with signals_held(), h5py.File(output, "w", libver=LIBVER) as file:
                 yield file
         finally:
             if output.refused:
@@ -414,21 +416,21 @@ def write_csv(path: FilePath, rows: Iterable[Iterable[Any]], *header: str) -> No
 
 
 class _Output(io.FileIO):
-    """A file in which every write seems to succeed; `refused` is the OSError of the first one that did not."""
-    refused = None
+    """A file in which every write seems to succeed; `refused` is what the first one raised that did not."""
+    refused: BaseException | None = None
 
     def write(self, data):
         rest = memoryview(data).cast("B")
         try:
             while len(rest) and not self.refused:
                 rest = rest[super().write(rest):]          # may take a part only
-        except OSError as error:
+        except BaseException as error:
             self.refused = error
         return memoryview(data).nbytes
 
     def truncate(self, size=None):
         try:
             return super().truncate(size)
-        except OSError as error:
+        except BaseException as error:
             self.refused = self.refused or error
             return size

@@ -13,7 +13,7 @@ dataset of any size that was never written, and may hold filters that unfold wit
 is followed: data lie in the file itself, as many bytes as they need, under the filters that zfcore writes. Whatever else is
 found is one sentence naming file and place."""
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import ceil, prod
 
 import h5py
@@ -22,6 +22,7 @@ import numpy as np
 from zfcore import check
 from zfcore.check import Expected
 from zfcore.files import opener, said
+from zfcore.terminal import signals_held
 
 ANY = "any"                                          # numbers or texts
 FILTERS = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}
@@ -44,7 +45,7 @@ def open_h5(path, advice="", member=None):
     else:
         size = len(member)
     try:
-        with h5py.File(path if member is None else member, "r") as file:
+        with nullcontext() if member is None else signals_held(), h5py.File(path if member is None else member, "r") as file:
             yield Reader(path, file, [size], advice)
     except (Expected, MemoryError):
         raise

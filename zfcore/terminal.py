@@ -10,6 +10,7 @@
     called(option, argument)              one of them, where the function's has another name
     Bar(total, unit, what)                a progress bar; where there is no terminal, a line at least every 30 seconds
     at_work()                             what every command runs in: its streams take any text, its signals are heard
+    signals_held()                        what no signal may break off: they are heard when it is done
 """
 import errno
 import io
@@ -24,7 +25,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -332,6 +333,19 @@ def _hear():
 
 def _end(number, frame):
     raise Ended(number)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """`with signals_held():` what this program does on a signal, such as to raise KeyboardInterrupt, it does when the block has
+    ended, as often as the signal came. For blocks in which C calls Python, where an exception would be lost on its way."""
+    with ExitStack() as heard, ExitStack() as before:      # these do all that they were told to, whatever some of it raises
+        if threading.current_thread() is threading.main_thread():              # no other one is interrupted
+            for number in signal.valid_signals():
+                if callable(handler := signal.getsignal(number)):
+                    before.callback(signal.signal, number, handler)
+                    signal.signal(number, lambda number, frame: heard.callback(signal.raise_signal, number))
+        yield
 
 
 def _printed(failed=False):

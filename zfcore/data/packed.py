@@ -31,7 +31,7 @@ from zfcore.data.loader import BuiltIn
 from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import OpenFile, opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short, write_array
-from zfcore.terminal import plural
+from zfcore.terminal import plural, signals_held
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
@@ -164,7 +164,7 @@ def create(path, about, classes, mean_image, parts):
 
     Raises OSError where the disk refuses."""
     begins, writes = {}, _Writes()
-    with h5py.File(writes, "w", libver=LIBVER) as file:
+    with signals_held(), h5py.File(writes, "w", libver=LIBVER) as file:
         file.attrs.update({key: np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
                            for key, value in {"format": FORMAT, "version": VERSION, **about}.items()})
         _write_texts(file, "classes", classes)
