@@ -399,6 +399,26 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(words):
     assert [line for line in err.splitlines() if not line.startswith("import time:")] in ([], ["", "stopped"])
 
 
+@posix
+def test_a_signal_that_is_held_is_heard_after_the_block_as_often_as_it_came_whatever_else_fails():
+    heard = []
+
+    def hear(number, frame):
+        heard.append(number)
+        raise terminal.Ended(number)
+    before = {number: signal.signal(number, hear) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        with pytest.raises(terminal.Ended), terminal.signals_held():
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+                signal.raise_signal(number)
+            assert not heard
+            1/0
+        assert sorted(heard) == [signal.SIGHUP, signal.SIGTERM, signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is hear
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # ------------------------------------------------------------------------------------------------------------- advice
 def test_what_the_system_refuses_is_a_sentence(capsys):
     for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"),
@@ -464,23 +484,3 @@ def test_an_interrupt_at_any_line_while_a_bar_is_made_leaves_no_noise(monkeypatc
             sys.settrace(before)
 
     assert next(lines for lines in range(1000) if not interrupted(lines)) > 5 and noise == []
-
-
-@posix
-def test_a_signal_that_is_held_is_heard_after_the_block_as_often_as_it_came_whatever_else_fails():
-    heard = []
-
-    def hear(number, frame):
-        heard.append(number)
-        raise terminal.Ended(number)
-    before = {number: signal.signal(number, hear) for number in (signal.SIGHUP, signal.SIGTERM)}
-    try:
-        with pytest.raises(terminal.Ended), terminal.signals_held():
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
-                signal.raise_signal(number)
-            assert not heard
-            1/0
-        assert sorted(heard) == [signal.SIGHUP, signal.SIGTERM, signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is hear
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -211,6 +211,25 @@ def test_class_folders_equal_but_for_their_unicode_form_are_one_and_that_is_said
     assert all(part.picture(i) for part in (train, val) for i in range(len(part)))
 
 
+@pytest.mark.parametrize("laid", ["parts", "split", "tar", "files"])
+def test_a_copy_whose_names_have_another_unicode_form_has_the_same_pictures_in_the_same_order(laid, tmp_path):
+    """As on macOS: decomposed, names with an accent come before "z" and not behind it, and so do folders, also deeper ones."""
+    names = [f"{part}{of}/{name}{k}.png" for part in (["train/", "val/"] if laid in ("parts", "tar") else [""])
+             for of in ("\u00c5", "Z", "e\u0301t\u00e9") for name in ("z", "\u00e9", "f", "f\u00fc/\u00e9", "fz/a") for k in range(2)]
+    found = []
+    for form in ("NFC", "NFD"):
+        root = write(tmp_path/form, *(unicodedata.normalize(form, name) for name in names))
+        if laid == "tar":
+            with tarfile.open(tmp_path/f"{form}.tar", "w") as tar:
+                tar.add(root, "set")
+            root = tmp_path/f"{form}.tar"
+        sets = [Files([root])] if laid == "files" else open_folders(root, limit_per_class=0 if laid == "split" else 5)
+        prefix = len(f"{root}/") if laid == "files" else 0
+        found.append([(part.classes, part.labels.tolist(), [unicodedata.normalize("NFC", name[prefix:]) for name in part.names],
+                       [part.picture(i).tobytes() for i in range(len(part))]) for part in sets])
+    assert found[0] == found[1] and sum(len(of[2]) for of in found[0]) in (30, len(names))
+
+
 @pytest.mark.parametrize("between", [" ", "\t", ",", ", ", ";", " \t "])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

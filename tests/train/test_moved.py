@@ -164,6 +164,7 @@ def test_a_run_knows_its_pictures_by_whatever_name_it_listed_them(before, now, m
         part_of = {part.below(i): name for name, part in zip(other, open_data(str(copy), 37)) for i in range(len(part))}
         for row in rows:
             row["part"] = part_of[row["picture"]]
+        rows.sort(key=lambda row: (row["part"], row["class"], row["picture"]))
     for row in rows:
         row["picture"] = before.format(part=row["part"], path=row["picture"])
     write_csv(run/"pictures.csv", (row.values() for row in rows), *rows[0])
@@ -200,6 +201,16 @@ def test_a_run_from_before_there_was_a_list_knows_its_pictures_by_their_mean(run
         rows = list(csv.DictReader(file))
     assert len(rows) == 42 and rows[0] == {"part": "train", "class": "amber", "picture": "train/amber/00.png",
                                            "bytes": str((pictures/"train/amber/00.png").stat().st_size)}
+
+
+def test_the_same_pictures_in_another_order_are_refused_as_each_draw_is_by_a_picture_s_number(run, pictures, capsys):
+    with open(run/"pictures.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    write_csv(run/"pictures.csv", [rows[1], rows[0], *rows[2:]], *head)
+    said = refused(capsys, "--resume", run, "--data", pictures)
+    assert "the 42 pictures that the run began with, got the same in another order" in said
+    write_csv(run/"pictures.csv", rows, *head)
+    main(["--resume", str(run), "--data", str(pictures), "--epochs", "1"])
 
 
 @pytest.mark.parametrize("text", ["part,class,picture,bytes\ntrain,amber\n", "x,y\n" + "a\n"*5,

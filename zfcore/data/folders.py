@@ -250,7 +250,7 @@ def _names_at(path, written):
         listing = folder.classes("")
     except OSError as error:
         raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
-    names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
+    names = sorted((os.path.join(path, name) for of_class in listing.values() for name in of_class), key=in_order)
     names = [name for name in names if not written(name)]
     if not names:
         raise Expected(path, "pictures in it or in folders below it", "none",
@@ -395,6 +395,11 @@ def nfc(name):
     return unicodedata.normalize("NFC", name)
 
 
+def in_order(name):
+    """The key by which names are sorted: pictures of one set have one order, in whatever Unicode form a copy has their names."""
+    return nfc(name), name
+
+
 # -------------------------------------------------------------------------------- sources: a folder or a tar
 # Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
 # class folders without pictures too, and under "" the pictures that lie in none; it counts in `left_out`, by suffix, what are
@@ -415,7 +420,7 @@ class Folder:
         self.path, self.left_out, self.links, self.loops, self.forms = path, Counter(), [], [], defaultdict(set)
 
     def names(self):
-        return sorted(name for name in os.listdir(self.path) if not is_system(name))
+        return sorted((name for name in os.listdir(self.path) if not is_system(name)), key=in_order)
 
     def files(self, prefix):
         place = os.path.join(self.path, prefix)
@@ -423,11 +428,11 @@ class Folder:
 
     def folders(self, prefix):
         place = os.path.join(self.path, prefix)
-        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not is_system(entry.name))
+        return sorted((entry.name for entry in os.scandir(place) if entry.is_dir() and not is_system(entry.name)), key=in_order)
 
     def classes(self, prefix):
         top, listing = os.path.join(self.path, prefix), {}
-        for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+        for entry in sorted(os.scandir(top), key=lambda entry: in_order(entry.name)):
             if is_system(entry.name) or prefix == "" and entry.name == LIST:
                 continue
             if _is_folder(entry) and os.path.realpath(entry.path) == os.path.realpath(top):
@@ -440,7 +445,7 @@ class Folder:
             elif os.path.splitext(entry.name)[1].lower() != ".tar":
                 self._leave_out(entry.name)
         for paths in listing.values():
-            paths.sort()
+            paths.sort(key=in_order)
         return listing
 
     def _pictures_below(self, top, folder):
@@ -455,7 +460,7 @@ class Folder:
             if real in seen:
                 continue
             seen.add(real)
-            for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            for entry in sorted(os.scandir(place), key=lambda entry: in_order(entry.name)):
                 path = f"{inside}/{entry.name}"
                 if is_system(entry.name):
                     continue
@@ -526,7 +531,7 @@ class Tar:
     def folders(self, prefix):
         paths = [*self.members, *(f"{directory}/" for directory in self.directories)]
         below = {path[len(prefix):].split("/")[0] for path in paths if path.startswith(prefix) and "/" in path[len(prefix):]}
-        return sorted(name for name in below if name != "." and not is_system(name))
+        return sorted((name for name in below if name != "." and not is_system(name)), key=in_order)
 
     def names(self):
         return sorted({*self.members, *(suffix for suffix in self.left_out)})
@@ -540,7 +545,7 @@ class Tar:
                 folder, slash, _ = name[len(prefix):].partition("/")
                 listing.setdefault(nfc(folder) if slash else "", []).append(name[len(prefix):])
         for paths in listing.values():
-            paths.sort()
+            paths.sort(key=in_order)
         return listing
 
     def read(self, path):

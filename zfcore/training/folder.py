@@ -220,18 +220,22 @@ def check_pictures(folder, train, val, data, aloud=True):
 
 def compared(path, train, val):
     """(number of the pictures that the list at `path` has, words for which of them are missing, moved or new in these two data
-    sets, wherever those lie now, names of those whose files have other sizes)."""
-    there, gone, changed = defaultdict(list), [], []
+    sets, wherever those lie now, or for another order, names of those whose files have other sizes)."""
+    there, gone, changed, now = defaultdict(list), [], [], []
     for part, dataset in zip(PARTS, (train, val)):
         for at, row in zip(places(part, dataset), rows_of(part, dataset)):
             there[at].append(row)
+            now.append(at)
     listed = [*listed_pictures(path)]
-    for at, row in zip(listed_places(listed, set(there)), listed):
+    before = listed_places(listed, set(there))
+    for at, row in zip(before, listed):
         if not there[at]:
             gone.append(row)
         elif "" not in (sizes := (row[3], there[at].pop(0)[3])) and sizes[0] != sizes[1]:
             changed.append(row[2])
-    return len(listed), _faults(gone, [row for rows in there.values() for row in rows]), changed
+    faults = _faults(gone, [row for rows in there.values() for row in rows])
+    # the draws of crops and batches are by a picture's number
+    return len(listed), faults or ("" if now == before else "the same in another order"), changed
 
 
 def _faults(gone, new):
