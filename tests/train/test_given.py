@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from zfcore.checkpoint import load, save
 from zfcore.layers import KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, predict, resolve
 from zfcore.training.accord import digest
+from zfcore.training.folder import new_folder
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
 
@@ -279,6 +282,46 @@ def test_a_disk_that_refuses_a_file_as_a_run_begins_leaves_no_folder(tmp_path, m
     with pytest.raises(zfcore.Expected, match=f"{file}: expected a disk with room"):
         begun(tmp_path/"run", network=table())
     assert not (tmp_path/"run").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+def test_wherever_a_run_is_killed_as_it_begins_another_begins_in_its_folder_and_knows_nothing_of_it(tmp_path):
+    script = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from tests.train.test_given import begun
+        replace = os.replace
+        for moment in range(4):                            # before its first file has its name, the second, ...
+            if not (child := os.fork()):
+                left = iter(range(moment))
+                os.replace = lambda *names: replace(*names) if next(left, None) is not None else os.kill(os.getpid(), signal.SIGKILL)
+                begun(Path({str(tmp_path)!r})/str(moment))
+                os._exit(0)
+            print(os.WIFSIGNALED(os.waitpid(child, 0)[1]))
+    """
+    run = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert run.stdout.split() == ["True"]*3 + ["False"], run.stderr
+    last = {"pictures.csv", "latest.h5"}
+    assert last < set(os.listdir(tmp_path/"2")) and last | {"config.json"} < set(os.listdir(tmp_path/"3"))
+    with pytest.raises(zfcore.Expected, match="which holds something; go on with it"):
+        begun(tmp_path/"3")
+    with pytest.raises(zfcore.Expected, match="config.json, got .*2, where a run was killed as it began; a new run may have that folder"):
+        Training.resume(tmp_path/"2", data=DATA)
+    for folder in (tmp_path/str(moment) for moment in range(3)):
+        new_folder(CONFIG, folder)                         # of a run that writes neither list nor weights
+        assert not last & set(os.listdir(folder))
+
+
+def test_what_was_trained_and_files_of_others_are_not_taken_for_the_start_of_a_run_that_was_killed(tmp_path):
+    save(tmp_path/"bare.h5", replace(begun(tmp_path/"run").checkpoint(), state={}))         # as one that was imported
+    ran(Training.resume(tmp_path/"run", data=DATA))
+    for name, content in (("latest.h5", (tmp_path/"run/latest.h5").read_bytes()), ("latest.h5", (tmp_path/"bare.h5").read_bytes()), ("latest.h5", b"mine"), ("pictures.csv", b"a,b\n1,2\n")):
+        (tmp_path/"other").mkdir(exist_ok=True)
+        (tmp_path/"other"/name).write_bytes(content)
+        with pytest.raises(zfcore.Expected, match="which holds something; name another"):
+            begun(tmp_path/"other")
+        assert (tmp_path/"other"/name).read_bytes() == content
+        shutil.rmtree(tmp_path/"other")
 
 
 def test_a_network_without_a_convolution_trains_and_is_resumed(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.checkpoint import atomic, load, others_beside, save, write_csv
+from zfcore.checkpoint import GOES_ON, atomic, load, others_beside, save, write_csv
 from zfcore.data.folders import PARTS, some
 from zfcore.data.known import COLUMNS, PICTURES, lengths, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
@@ -63,6 +63,7 @@ class Lock:
             os.close(self.descriptor)
 
 
+START = PICTURES, "latest.h5"                              # what a run may write before the config.json that makes a folder one
 OUTPUT, RESUME = (partial(called, option, "folder") for option in ("--output", "--resume"))      # as the doors of Training
 
 
@@ -89,15 +90,21 @@ def new_folder(config, output=None, origin=None, counts=None, before=None):
             raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, in which another run has just begun",
                                  "name another")
         try:
+            clear(folder, *START)                          # of a run that was killed as it began; this one may write none
             if before:
                 before(folder)
             write_config(folder, config, origin, counts)
         except BaseException:
-            for name in (PICTURES, "latest.h5", ".lock"):  # nothing is left then, and the folder vanishes
-                with suppress(OSError):
-                    (folder/name).unlink()
+            clear(folder, *START, ".lock")                 # nothing is left then, and the folder vanishes
             raise
     return folder
+
+
+def clear(folder, *names):
+    """Remove these files of a folder, as far as they are there."""
+    for name in names:
+        with suppress(OSError):
+            (folder/name).unlink()
 
 
 def dated(name):
@@ -115,15 +122,28 @@ def empty_folder(output, name):
 
 
 def checked_empty(folder):
-    """The folder, which is not there or holds nothing but what a run leaves that was killed as it began. Raises Expected for
-    another."""
+    """The folder, which is not there or holds nothing but what is `left` of a run that was killed as it began. Raises Expected
+    for another."""
     if folder.exists() and not folder.is_dir():
         raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, a file", "name another")
-    if folder.exists() and any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
+    if folder.exists() and not all(map(left, folder.iterdir())):
         go_on = f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or "
         raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, which holds something",
                              f"{go_on if (folder/'config.json').is_file() else ''}name another")
     return folder
+
+
+def left(path):
+    """True for what a run leaves that was killed before it had a config.json: nothing that was trained, and nothing of others."""
+    if path.suffix == ".part" or path.name == ".lock":
+        return True
+    with suppress(check.Expected, OSError):
+        if path.name == PICTURES:
+            return any(listed_pictures(path))
+        if path.name == "latest.h5":
+            checkpoint = load(path, velocity=False)
+            return checkpoint.step == 0 and GOES_ON.keys() <= checkpoint.state.keys()          # else an imported network, say
+    return False
 
 
 def write_config(folder, config, origin=None, counts=None):
@@ -152,6 +172,9 @@ def stored_config(folder):
         from_weights = folder.is_file() or str(folder) in names()
         raise check.Expected(RESUME(), "a run's folder with a latest.h5", folder if from_weights or folder.exists() else
                              f"{folder}, which does not exist", begins if from_weights else others_beside(folder/"latest.h5"))
+    if begun and not (folder/"config.json").is_file() and left(folder/"latest.h5"):
+        raise check.Expected(RESUME(), "a run's folder with a config.json", f"{folder}, where a run was killed as it began",
+                             "a new run may have that folder")
     options = read_options(inside(folder, "config.json"))
     if missing := [name for name in NAMES if name not in options and name not in NEWER]:
         raise check.Expected(folder/"config.json", "all options of the run", f"none called {missing[0]}",
