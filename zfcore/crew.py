@@ -22,6 +22,7 @@ from importlib import import_module
 
 from zfcore import gpu
 from zfcore.check import Expected, exit_with_message
+from zfcore.files import said
 from zfcore.ranks import LOST, Failed
 from zfcore.ranks.watch import end_with
 from zfcore.system import cores
@@ -89,9 +90,15 @@ class Member:
         self.send(first)
 
     def _hear(self, told):
-        for line in self.process.stdout:
-            told.put((self, json.loads(line)))
-        told.put((self, {"ended": self.process.wait()}))
+        try:
+            for line in self.process.stdout:
+                if line.endswith("\n"):                    # one that was killed may leave half a line
+                    told.put((self, json.loads(line)))
+        except Exception as error:                         # whatever it is, nobody waits for ever
+            self.process.kill()
+            told.put((self, {"failed": f"expected lines of JSON from it, got {said(str(error))}"}))
+        finally:
+            told.put((self, {"ended": self.process.wait()}))
 
     def send(self, message):
         """Tell it something; one that has gone is noticed by `_hear`."""

@@ -1,6 +1,7 @@
 """Crew: units done in several processes. Each once, what nobody else is at first; a process that is killed, fails, is stopped;
 and no one outlives the one that started them."""
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.crews import Named, named, until, work
 from train.study import StudyFolder
-from zfcore.crew import crew
+from zfcore.crew import Member, crew
 from zfcore.ranks import Failed
 from zfcore.training.folder import Lock
 
@@ -84,6 +85,27 @@ def test_what_ends_one_process_with_a_sentence_or_a_mistake_ends_all(tmp_path, c
     with pytest.raises(Failed, match="got its end with status 1") as failed:
         work(tmp_path, *named(tmp_path, "wrong-1"))
     assert failed.value.status == 1 and "KeyError: 'nothing'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("said, sentence", [(b'{"done": {"a": 1', ""), (b'{"done": 1}', ""), (b"", ""),
+                                            (b"}{\n", "expected lines of JSON from it, got"),
+                                            (b'"\xff"\n', "expected lines of JSON from it, got"),
+                                            (b"["*10**5 + b"\n", "expected lines of JSON from it, got")])
+def test_whatever_a_process_leaves_its_end_is_told_and_half_a_line_is_nothing(said, sentence, monkeypatch):
+    """It dies by itself, or where it said what nobody can read, is killed."""
+    script = f"""if True:
+        import os, signal, time
+        os.write(1, eval({str(said)!r}))
+        {'time.sleep(600)' if sentence else 'os.kill(os.getpid(), signal.SIGKILL)'}"""
+    start, told = subprocess.Popen, queue.SimpleQueue()
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **how: start([sys.executable, "-c", script], **how))
+    member = Member(1, None, 1, told, {})
+    messages = [told.get(timeout=60)[1]]
+    if sentence:
+        assert messages[0]["failed"].startswith(sentence)
+        messages.append(told.get(timeout=60)[1])
+    assert messages[-1] == {"ended": -signal.SIGKILL}
+    member.leave()
 
 
 PARENT = """
