@@ -211,6 +211,15 @@ def test_the_start_is_the_one_that_the_network_had_and_a_resumed_run_knows_it(tm
         assert float(row[f"start_{name}"]) == pytest.approx(share, rel=1e-5)
 
 
+def test_the_log_has_all_digits_of_whole_numbers(tmp_path):
+    run = begun(tmp_path/"run")
+    run.history = {**dict.fromkeys(run.columns, [0.1234567]), "step": [1234567.0], "filters_clamped": [98765432], "val_loss": [1e30]}
+    run.write_log()
+    with open(tmp_path/"run"/"log.csv") as file:
+        row, = csv.DictReader(file)
+    assert [row[name] for name in ("step", "filters_clamped", "val_loss", "lr")] == ["1234567", "98765432", "1e+30", "0.123457"]
+
+
 def test_training_a_network_leaves_those_that_it_was_made_of_as_they_were(tmp_path):
     model = ran(begun(tmp_path/"first", network=table())).trained
     before = {name: of["w"].copy() for name, of in model.network.parameters().items()}
@@ -315,7 +324,9 @@ def test_wherever_a_run_is_killed_as_it_begins_another_begins_in_its_folder_and_
 def test_what_was_trained_and_files_of_others_are_not_taken_for_the_start_of_a_run_that_was_killed(tmp_path):
     save(tmp_path/"bare.h5", replace(begun(tmp_path/"run").checkpoint(), state={}))         # as one that was imported
     ran(Training.resume(tmp_path/"run", data=DATA))
-    for name, content in (("latest.h5", (tmp_path/"run/latest.h5").read_bytes()), ("latest.h5", (tmp_path/"bare.h5").read_bytes()), ("latest.h5", b"mine"), ("pictures.csv", b"a,b\n1,2\n")):
+    of_others = [("latest.h5", (tmp_path/"run/latest.h5").read_bytes()), ("latest.h5", (tmp_path/"bare.h5").read_bytes()),
+                 ("latest.h5", b"mine"), ("pictures.csv", b"a,b\n1,2\n")]
+    for name, content in of_others:
         (tmp_path/"other").mkdir(exist_ok=True)
         (tmp_path/"other"/name).write_bytes(content)
         with pytest.raises(zfcore.Expected, match="which holds something; name another"):

@@ -631,7 +631,7 @@ class Training:
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
         if not self.ranks.is_first:
             return
-        rows = ([f"{value:.6g}" for value in row] for row in zip(*self.history.values()))
+        rows = ([in_log(value) for value in row] for row in zip(*self.history.values()))
         write_csv(self.folder/"log.csv", rows, *self.columns)
 
     def draw(self) -> None:
@@ -733,6 +733,11 @@ def check_marks(before, now, older):
         if before[key] != now[key] and before[key] != older()[key]:
             raise check.Expected("--data", "the pictures that the run began with", f"{MARKS[key]} pictures with another "
                                  "fingerprint", "bring these back, or begin a new run with --init-from")
+
+
+def in_log(value):
+    """A number of the history as a text: whole ones, such as a step, with all their digits."""
+    return f"{value:.15g}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def pictures_of(cut):
