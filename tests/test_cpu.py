@@ -23,6 +23,10 @@ def test_slabs_cover_an_array_once_in_about_so_many_bytes():
         cut = [x[slab] for slab in slabs(x, nbytes=100)]
         np.testing.assert_array_equal(np.concatenate([x[:0], *cut]), x)
         assert all(len(slab) == 1 or slab.nbytes <= 100 for slab in cut)
+    number = np.array(3.0)
+    for k in slabs(number):
+        number[k] += 1
+    assert number == 4
 
 
 def test_pieces_cover_a_length_once_with_none_above_the_limit():

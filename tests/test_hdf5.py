@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.hdf5 import CHUNK, open_h5, write_array, write_table
+from zfcore.checkpoint import LIBVER
+from zfcore.hdf5 import CHUNK, DamagedFile, open_h5, write_array, write_table
 
 
 def test_a_name_with_folders_in_it_leads_nowhere(tmp_path):
@@ -54,6 +55,19 @@ def test_an_array_that_is_written_is_read_again_takes_little_more_room_and_has_a
         found = file.group("group").array("array", str if array.dtype.kind == "S" else array.dtype, (None,)*array.ndim,
                                           array.nbytes)
     assert found.dtype == array.dtype and np.array_equal(found, array)
+
+
+def test_a_single_number_is_read_again_as_an_array_and_has_a_checksum(tmp_path):
+    with h5py.File(tmp_path/"file.h5", "w", libver=LIBVER) as file:
+        write_array(file, "number", np.array(1.7, np.float32))
+    with open_h5(tmp_path/"file.h5") as file:
+        found = file.array("number", np.float32, ())
+    assert type(found) is np.ndarray and found.shape == () and found == np.float32(1.7)
+    content = (tmp_path/"file.h5").read_bytes()
+    at = content.index(np.float32(1.7).tobytes())
+    (tmp_path/"file.h5").write_bytes(content[:at] + b"\x01" + content[at + 1:])
+    with pytest.raises(DamagedFile, match="file.h5: expected a whole HDF5 file"), open_h5(tmp_path/"file.h5") as file:
+        file.array("number")
 
 
 def test_a_table_is_read_again_column_by_column_and_has_a_checksum(tmp_path):

@@ -2,12 +2,13 @@
 them it asks, or says."""
 import re
 import runpy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 import zfcore
+from tests.train.test_given import Squares
 from zfcore import checkpoint
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.portraits import net_weights
@@ -19,6 +20,7 @@ from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalR
 from zfcore.network import Network
 from zfcore.ops.window import cut
 from zfcore.trained import Trained
+from zfcore.training import TrainConfig, Training
 
 MEAN, NAMES = np.full((3, 9, 9), 100, np.float32), ["ant", "bee", "cow"]
 
@@ -303,6 +305,51 @@ def test_an_array_of_one_entry_is_every_unit_s(shape):
     model, order = Trained(network(Gain, one_for_all(shape)("scores")).init(1, "he"), MEAN, NAMES), [2, 0, 1]
     turned = model.with_classes([NAMES[k] for k in order])
     np.testing.assert_array_equal(turned.network.forward(X)[0], model.network.forward(X)[0][order])
+
+
+@dataclass
+class OneSlope(Pixelwise):
+    """A PReLU with one slope for all, a single number, and a count of the batches that it saw, another."""
+    by_units = True
+
+    def parameter_shapes(self, shape):
+        return {"slope": ()}
+
+    def buffer_shapes(self, shape):
+        return {"seen": ()}
+
+    def init(self, shape, seed, law, factor):
+        return {"slope": np.array(0.25, np.float32)}, {"seen": np.array(0, np.float32)}
+
+    def forward(self, x, step=None):
+        if step is not None:
+            self.buffers["seen"][...] += 1
+        return np.where(x > 0, x, self.parameters["slope"]*x), x
+
+    def backward(self, dy, x):
+        return dy*np.where(x > 0, np.float32(1), self.parameters["slope"]), {"slope": np.array((dy*np.minimum(x, 0)).sum())}
+
+    def cut_cache(self, x, outputs, inputs):
+        return cut(x, outputs)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_a_parameter_that_is_a_single_number_trains_is_saved_and_opens_again_with_the_same_bits(micro_batch, tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS, "OneSlope", OneSlope)
+    config = TrainConfig(data=None, image_size=32, epochs=2, batch_size=5, lr=1e-3, init="he", device="cpu", workers=0,
+                         micro_batch=micro_batch, keep_epochs=())
+    data = Squares(15), Squares(6, 1)
+    layers = lambda: Network("own", (3, 32, 32), [Conv("conv1", 4, K=5, S=4), OneSlope("slope"), Flatten("flat"), Linear("fc2", 3)])
+    whole = Training.begin(config, tmp_path/"whole", data=data, network=layers())
+    Training.begin(replace(config, epochs=1), tmp_path/"run", data=data, network=layers()).run()
+    resumed = Training.resume(tmp_path/"run", data=data, epochs=2)
+    for run in whole, resumed:
+        run.run()
+    slope, opened = whole.network["slope"].parameters["slope"], zfcore.open(tmp_path/"run"/"latest.h5").network["slope"]
+    assert slope != 0.25 and slope.shape == () and slope.tobytes() == opened.parameters["slope"].tobytes()
+    assert opened.buffers["seen"] == (6 if not micro_batch else 18)
+    before, after = (checkpoint.load(tmp_path/name/"latest.h5") for name in ("whole", "run"))
+    assert before.velocity["slope"]["slope"].tobytes() == after.velocity["slope"]["slope"].tobytes() != bytes(4)
 
 
 def test_an_array_that_is_not_one_entry_a_unit_has_no_order():

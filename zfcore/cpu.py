@@ -140,7 +140,10 @@ def arithmetic() -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------------------------------ blocks
 def slabs(x, nbytes=2**19):
-    """Slices that cut axis 0 of `x` into slabs of about `nbytes`, the blocks of an elementwise operation."""
+    """Slices that cut axis 0 of `x` into slabs of about `nbytes`, the blocks of an elementwise operation; of a single number, which
+    has no axis, all."""
+    if not x.ndim:
+        return [...]
     step = max(1, nbytes*len(x)//max(x.nbytes, 1))
     return [slice(k, k + step) for k in range(0, len(x), step)]
 

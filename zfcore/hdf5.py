@@ -198,7 +198,7 @@ class Reader:
 
     def _values(self, name, found):
         try:
-            return found[()]
+            return found[...]                              # an array, of a single number too
         except OSError as error:
             raise DamagedFile(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
                               self.advice) from None
@@ -262,9 +262,22 @@ def write_table(group, name, columns):
 def write_array(group, name, array, compressed=False):
     """Write `array` as the dataset `name` of an h5py.Group, with a checksum for each of its chunks. These are whole rows, as many
     in each; h5py's own choice fills up the last ones, which made a small checkpoint two fifths larger and slower to write."""
+    if not array.ndim:
+        _write_number(group, name, array)
+        return
     if not array.size:                               # no chunks, which alone have checksums
         group.create_dataset(name, data=array)
         return
     count = min(ceil(array.nbytes/(CHUNK//8 if compressed else CHUNK)), len(array))      # DEFLATE: nobody reads larger ones
     chunk = (ceil(len(array)/count), *array.shape[1:])
     group.create_dataset(name, data=array, chunks=chunk, fletcher32=True, compression="gzip" if compressed else None)
+
+
+def _write_number(group, name, array):
+    """Write an array () as a dataset that lies in its own header, which has a checksum: there are no chunks of a single number."""
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_layout(h5py.h5d.COMPACT)
+    how.set_obj_track_times(False)
+    made = h5py.h5d.create(group.id, None, h5py.h5t.py_create(array.dtype, logical=True), h5py.h5s.create(h5py.h5s.SCALAR), how)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    group[name] = h5py.Dataset(made)

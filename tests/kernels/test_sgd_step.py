@@ -7,7 +7,7 @@ from zfcore.ops.sgd_step import sgd_step, sgd_step_reference
 
 RULE = 0.1, 0.9                                                         # lr, momentum
 # one, four and more than a block, and what is left of a four
-SHAPES = [(3, 7, 7, 5), (9, 116), (1,), (7, 300), (6,)]
+SHAPES = [(3, 7, 7, 5), (9, 116), (1,), (), (7, 300), (6,)]
 
 
 def drawn(rng, shapes=SHAPES):

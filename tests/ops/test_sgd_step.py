@@ -15,11 +15,11 @@ def one(w, dw, v, lr, momentum, weight_decay):
 
 def arrays(dtype=float, shape=SHAPE):
     rng = np.random.default_rng(0)
-    return [rng.standard_normal(shape).astype(dtype) for _ in range(3)]
+    return [np.asarray(rng.standard_normal(shape), dtype) for _ in range(3)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [SHAPE, (11, 13), (6,)])
+@pytest.mark.parametrize("shape", [SHAPE, (11, 13), (6,), ()])
 def test_sgd_step_is_the_reference_in_place(shape, dtype):
     w, dw, v = arrays(dtype, shape)
     w_ref, v_ref = sgd_step_reference(w.astype(float), dw.astype(float), v.astype(float), **RATES)

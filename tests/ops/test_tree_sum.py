@@ -11,7 +11,7 @@ from zfcore.ops.tree_sum import spans, tree_sum, tree_sum_reference
 def drawn(leaves, shape=(5, 7), dtype=np.float32, seed=0):
     """Numbers whose sum depends on the order in which they are added."""
     rng = np.random.default_rng(seed)
-    return [(rng.standard_normal(shape)*10.0**rng.integers(-3, 4)).astype(dtype) for _ in range(leaves)]
+    return [np.asarray(rng.standard_normal(shape)*10.0**rng.integers(-3, 4), dtype) for _ in range(leaves)]
 
 
 def by_hand(parts):
@@ -60,9 +60,10 @@ def test_spans_are_the_largest_nodes_of_a_share_in_order(case):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5, 7), ()])
 @pytest.mark.parametrize("leaves", [1, 2, 3, 6, 7, 19])
-def test_tree_sum_is_the_reference(leaves, dtype):
-    parts = drawn(leaves, dtype=dtype)
+def test_tree_sum_is_the_reference(leaves, shape, dtype):
+    parts = drawn(leaves, shape, dtype)
     wanted = tree_sum_reference(parts)
     assert wanted.dtype == np.float64
     np.testing.assert_allclose(wanted, np.sum([part.astype(np.float64) for part in parts], axis=0), rtol=1e-9, atol=1e-9)
