@@ -11,8 +11,8 @@ One file that `h5ls -r` explains by itself:
     /state                        attributes: learning rate, plateau rule, place in the epoch
 
 Every dataset carries Fletcher32 checksums, but for single numbers, which lie in a header that has one. A file is written beside
-its final name, flushed to the disk and renamed, so that a kill at any moment leaves the last good one. Nothing is ever unpickled, and a file is not believed: what must be there,
-with type, shape and range, is looked at before it is read (zfcore/hdf5.py).
+its final name, flushed to the disk and renamed, so that a kill at any moment leaves the last good one. Nothing is ever unpickled,
+and a file is not believed: what must be there, with type, shape and range, is looked at before it is read (zfcore/hdf5.py).
 """
 import csv
 import errno
