@@ -188,15 +188,21 @@ def answers_together(models, pictures, batch_size, crops, bar, ranks):
     whole = np.concatenate(found)
     if not len(whole):
         raise none_left(pictures)
+    check.finite(f"{models[0].name}: probabilities", whole["p_true"])          # on all ranks, whichever had those that are not
     return Answers(*(whole[name] for name in Answers._fields))
 
 
 def row_of_answers(models, batch, labels, indices, crops):
-    """The Answers of the ensemble to one batch as bytes, an ANSWER a picture."""
+    """The Answers of the ensemble to one batch as bytes, an ANSWER a picture; NaN where probabilities are not finite, so that
+    all ranks learn of it."""
     if not len(labels):                                    # all damaged
         return b""
     row = np.empty(len(labels), ANSWER)
-    for name, column in judge(probabilities(models, batch, crops).mean(axis=0), labels, indices)._asdict().items():
+    try:
+        p = probabilities(models, batch, crops).mean(axis=0)
+    except check.NotFinite:
+        p = np.full((len(models[0].classes), len(labels)), np.nan)
+    for name, column in judge(p, labels, indices)._asdict().items():
         row[name] = column
     return row.tobytes()
 
