@@ -278,6 +278,9 @@ def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(opti
         assert exit.value.code == 2
         return capsys.readouterr().err
     assert "--lr: expected the run's own value 0.003, got 0.5" in refused("--lr", "0.5")
+    for file in "nowhere.json", str(trained/"config.json"):        # whose options are not what goes on
+        assert f"--resume: expected no --config beside it: a run goes on with its own options, but for those that are typed, got {file}\n" \
+            in refused("--config", file)
     (pictures/"train"/"plum").rename(pictures/"train"/"violet")
     (pictures/"val"/"plum").rename(pictures/"val"/"violet")
     assert "other classes: 1 missing ('plum'), 1 new ('violet')" in refused()
