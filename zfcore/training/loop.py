@@ -229,6 +229,8 @@ class Training:
             origin = made_ready(network, config, device)
         for layer in network.layers:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
+            if checkpoint is None:             # whoever drew the weights; a resumed run keeps the seed that it began with
+                layer.seeded(config.seed)
         if checkpoint is not None:
             if list(checkpoint.classes) != classes:
                 raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint",
