@@ -580,7 +580,7 @@ class Training:
         lines = [epoch_lines(self.history, self.config.epochs, watched, len(self.classes), best)]
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
-                self.plateau.lr /= 10
+                self.plateau.lr = self.config.lr_after(self.epoch + 1)
                 lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
             lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now "
