@@ -79,7 +79,8 @@ def open_questions(config):
     table = build(config.model, 2, config.image_size).table() if config.model in OPEN_QUESTIONS else []
     found = [Deviation(*entry) for entry in of_network(table)]
     if config.init == "gaussian":
-        found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
+        found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0"
+                               + (", of layers that --init-from does not bring" if config.init_from else ""),
                                "a constant would not break the symmetry"))
     drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
              f"after {plural(config.patience, 'epoch')} without a better validation error, three times at most")
