@@ -49,7 +49,8 @@ ANSWER = np.dtype([(name, np.float32 if name.startswith("p_") else np.int64) for
 
 @dataclass(frozen=True)
 class Score:
-    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class)."""
+    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class), where P counts
+    as 2^-126 at the least, the smallest normal float32: a picture adds at most 87.3. Training's loss, of scores, has no such end."""
     loss: float
     top1: float
     top5: float                   # 0, and without meaning, where there are no more than five classes
