@@ -365,6 +365,21 @@ def test_a_network_goes_on_from_its_own_weights_whatever_the_seed_and_the_log_sa
     assert "given" not in " ".join(resumed)
 
 
+@pytest.mark.parametrize("law", ["gaussian", "he"])
+def test_config_json_tells_of_the_start_that_there_was_and_not_of_one_that_the_options_would_have_drawn(tmp_path, law):
+    def told(folder):
+        content = json.loads((folder/"config.json").read_text())
+        return [f"{entry['what']}: {entry['here']}" for entry in content["departures"] + content["open_questions"]
+                if entry["what"] in ("--init", 'weights "1e-2" at the start', "weights at the start")]
+    config = replace(ONE, init=law)
+    for name, network in (("drawn", table()), ("given", table().init(5, "he"))):
+        ran(begun(tmp_path/name, config=config, network=network))
+        ran(Training.resume(tmp_path/name, DATA, epochs=2))
+    of_law = {"gaussian": 'weights "1e-2" at the start: N(0, 0.01), biases 0', "he": "--init: he"}
+    assert told(tmp_path/"drawn") == [of_law[law]]
+    assert told(tmp_path/"given") == ["weights at the start: those that mine was given with"]
+
+
 ONES = np.ones(1, np.float32)
 DRAWN = [({"g": ONES}, {}), ({}, {"m": ONES}), ({"g": ONES}, {"m": ONES, "n": ONES}), ({"g": ONES}, {"m": np.ones(2)}),
          ({"g": np.ones(1)}, {"m": np.ones(1)}), ({"g": ONES*np.inf}, {"m": ONES}), ({"g": ONES}, {"m": [1.0]})]
