@@ -27,7 +27,8 @@ from zfcore.training.loop import counts
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     typed = vars(parser().parse_args(arguments))
-    for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):
+    for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights"),
+                          ("config", "a run goes on with its own options, but for those that are typed")):
         if "resume" in typed and other in typed:
             raise check.Expected("--resume", f"no {flag(other)} beside it: {reason}", typed[other])
     if "resume" in typed and "lr_test" in typed:
@@ -43,17 +44,16 @@ def main(arguments=None):
                              "whatever else starts ranks starts them again by its own options")
     folder = Path(typed["resume"]) if "resume" in typed else None
     asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
-    changes = {name: value for name, value in asked.items() if name != "config"}
-    config = resumed(stored_config(folder), changes) if folder else resolve(asked)
+    config = resumed(stored_config(folder), asked) if folder else resolve(asked)
     if "devices" in typed and not is_launched() and "dry_run" not in typed:
         sys.exit(launch(arguments, config, typed["devices"], typed.get("restarts", 0), typed.get("output"), folder))
     with ALONE if typed.keys() & {"dry_run", "eval_only", "lr_test"} else open_ranks(config.device) as ranks:
-        work(config, typed, folder, changes, ranks)
+        work(config, typed, folder, asked, ranks)
 
 
-def work(config, typed, folder, changes, ranks):
-    """Do what was `typed` with the options of `config`; `folder` is that of the run that goes on, with `changes` of its
-    options."""
+def work(config, typed, folder, asked, ranks):
+    """Do what was `typed` with the options of `config`; `folder` is that of the run that goes on, with the options `asked` for,
+    of which some may be others."""
     say(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
@@ -72,8 +72,8 @@ def work(config, typed, folder, changes, ranks):
     if "lr_test" in typed:
         lr_test.run(config, typed.get("output"))
         return
-    training = Training.resume(folder, ranks=ranks, **changes) if folder else Training.begin(config, typed.get("output"),
-                                                                                             ranks=ranks)
+    training = (Training.resume(folder, ranks=ranks, **asked) if folder else
+                Training.begin(config, typed.get("output"), ranks=ranks))
     folder = training.folder
     devices = ["--devices", ranks.size] if is_launched() else []
     go_on = command("python", "-m", "train", "--resume", folder, *devices)

@@ -51,8 +51,8 @@ def parser():
         else:
             p.add_argument(flag(f.name), type=type(f.default), metavar=f.name.upper(), help=HELP.get(f.name))
     p.add_argument("--config", metavar="FILE",
-                   help="JSON file of options, such as another run's config.json; with other --epochs, the decay of its "
-                        "--start-left and its preset's --drop-after are those for the new number")
+                   help="JSON file of options, such as another run's config.json, for a new run; with other --epochs, the decay "
+                        "of its --start-left and its preset's --drop-after are those for the new number")
     p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
     p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N",

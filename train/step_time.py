@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from zfcore.check import Expected
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import atomic, in_turn
 from zfcore.data.loader import cache_folder
 from zfcore.files import folder_made, listed, mapping, read_json, real, table, text, whole
 from zfcore.layers import Linear
@@ -145,8 +145,8 @@ def keep(place: str, of: Measured) -> None:
     """Enter what was measured into the user's cache, if there is one."""
     folder = cache_folder()
     if folder is not None:
-        found = {**kept(), place: of}
-        with folder_made(folder), atomic(folder/FILE) as temporary:
+        with folder_made(folder), in_turn(folder/FILE), atomic(folder/FILE) as temporary:
+            found = {**kept(), place: of}
             temporary.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=1) + "\n")
 
 

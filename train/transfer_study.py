@@ -203,7 +203,7 @@ class TransferStudy:
         epochs, run = self.args.scratch_epochs, self.run_config()
         return replace(run, weight_decay=None if run.start_left else run.weight_decay, data=str(self.args.data), epochs=epochs,
                        seed=seed, init_from="", limit_per_class=0, upscale=True, keep_epochs=(),
-                       drop_after=(epochs*2//3, epochs*5//6), device=self.args.device, workers=self.args.workers)
+                       drop_after=tuple(sorted({epochs*2//3, epochs*5//6} - {0})), device=self.args.device, workers=self.args.workers)
 
 
 def vars_of(args):

@@ -84,14 +84,18 @@ def dtype(what: object, array: Array, *expected: DTypeLike, advice: str = "") ->
         raise Expected(what, " or ".join(str(np.dtype(e)) for e in expected), array.dtype, advice)
 
 
+class NotFinite(Expected):
+    """Refusal of numbers that are NaN or infinite."""
+
+
 def finite(what: object, array: Array) -> None:
-    """Raise if a value is NaN or infinite, saying how many are."""
+    """Raise NotFinite if a value is NaN or infinite, saying how many are."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(array.sum()):           # then all are, in a third of the time of a look at each
             return
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
-        raise Expected(what, "finite values", f"{bad} of {array.size} NaN or infinite")
+        raise NotFinite(what, "finite values", f"{bad} of {array.size} NaN or infinite")
 
 
 def positive(what: object, value: float) -> None:

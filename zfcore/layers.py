@@ -16,6 +16,7 @@ and what it answers otherwise only where the answer is another one:
     buffer_shapes(shape)         {name: shape} of what training keeps beside the parameters, such as running means
     data_gradient(dy, cache)     dx alone                    parameter_gradients(dy, cache)   the rest alone
     place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
+    seeded(seed)                 told by which seed it is to draw while it learns, by whoever draws the weights or trains
     check_whole(count, N)        refuses to learn from count pictures of a batch of N, where the layer takes no less than all
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at
                                  `outputs`: a layer whose window is not (1, 1, 0) is asked for it by occlusion
@@ -128,6 +129,9 @@ class Layer(ABC):
 
     def place(self, number: int, shape: Shape) -> None:
         """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
+
+    def seeded(self, seed: int) -> None:
+        """Learn by which seed to draw in training steps, as dropout does. Most draw nothing."""
 
     def check_whole(self, count: int, N: int) -> None:
         """Raise Expected where the layer is to learn from `count` pictures of a batch of N and takes no less than all. Most
@@ -605,9 +609,8 @@ class Dropout(Pixelwise):
     def place(self, number: int, shape: Shape) -> None:
         self.number = number
 
-    def init(self, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
+    def seeded(self, seed: int) -> None:
         self.seed = seed
-        return {}, {}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.piece)

@@ -269,6 +269,7 @@ class Network:
                  for layer, shape in zip(self.layers, self.shapes)]
         for layer, of_layer in zip(self.layers, drawn):
             layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()} for arrays in of_layer)
+            layer.seeded(seed)
         self.drawn = seed, law
         return self._copied()
 

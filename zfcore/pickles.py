@@ -174,4 +174,5 @@ FRESH: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "
 
 def plain(text: str | bytes) -> str:
     """A name as a str; TypeError where it is none."""
-    return text.decode() if isinstance(Machine.text(text), bytes) else text         # type: ignore[union-attr, return-value]
+    name = Machine.text(text)
+    return name.decode() if isinstance(name, bytes) else name

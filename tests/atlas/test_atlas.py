@@ -13,6 +13,7 @@ from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.atlas import sheets
 from zfcore.atlas.layer_page import CONTROLS
+from zfcore.check import Expected
 from zfcore.plots import signed_tiles
 
 LAYERS = ["conv1", "conv2", "fc6", "fc8"]
@@ -191,6 +192,17 @@ def test_pages_that_another_has_put_into_a_whole_one_are_zfcores_again_and_the_r
     assert files(tmp_path/"atlas") == before and not (tmp_path/"atlas"/"page"/"words.js").is_symlink()
     assert {name for name in before if (tmp_path/"atlas"/name).stat().st_mtime_ns != times[name]} == {
         "index.html", "page/start.js", "page/words.js"}
+
+
+def test_of_two_that_find_a_folder_free_one_makes_its_own_there_and_the_other_nothing(tmp_path):
+    assert atlas.place(tmp_path/"atlas", "one") == atlas.place(tmp_path/"atlas", "other") == tmp_path/"atlas"
+    with atlas.making(tmp_path/"atlas", "one"):
+        with pytest.raises(Expected, match="no other atlas is being made"), atlas.making(tmp_path/"atlas", "other"):
+            pass
+    with pytest.raises(Expected, match="another one has just begun; give the same command again"):
+        with atlas.making(tmp_path/"atlas", "other"):
+            pass
+    assert atlas.place(tmp_path/"atlas", "other") == tmp_path/"atlas_2" and not (tmp_path/"atlas"/"kept").exists()
 
 
 def test_another_one_gets_a_folder_of_its_own(run, tmp_path):

@@ -729,6 +729,27 @@ def test_the_network_that_comes_with_zfcore_is_onnxruntimes_to_a_millionth(tmp_p
     np.testing.assert_array_equal(outputs(lowered.network, model.inputs(pixels)), outputs(model.network, model.inputs(pixels)))
 
 
+def test_a_mean_image_beside_the_graph_that_is_not_the_one_in_it_is_refused(tmp_path):
+    """One that the graph subtracts otherwise, elsewhere, or not at all from whole numbers; --mean comes on top of the right one."""
+    network = Network("small", (3, 9, 9), [Conv("conv1", 4, 3), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    path, mean = tmp_path/"a.onnx", 100 + 20*drawn((3, 11, 11))
+    write(network, path, mean, preprocessing=True)
+    np.testing.assert_array_equal(imported(path)[2].mean, mean)
+    found = import_network(path, mean=(10, 20, 30))
+    np.testing.assert_allclose(found.lowered.mean, mean + np.reshape([10, 20, 30], (3, 1, 1)), rtol=1e-6)
+    assert max(one.relative for one in found.differences) < 1e-5
+    model = onnx.load(path)
+    subtracting, = (node for node in model.graph.node if node.op_type == "Sub")
+    for change in ("operator", "nothing"):
+        if change == "operator":
+            subtracting.op_type = "Add"
+        else:
+            subtracting.op_type, subtracting.input[1:] = "Identity", []
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(Expected, match="metadata zfcore: expected the mean image that the graph subtracts, got another"):
+            read(path)
+
+
 def test_a_batch_normalisation_is_written_and_read_again_folded(tmp_path):
     network = Network("normed", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), Flatten("flat"),
                                             Linear("fc2", 3)]).init(1, "he")

@@ -168,7 +168,7 @@ def test_claims_are_judged_by_the_rows_that_stand_for_the_papers_and_left_out_wi
 
 def test_more_seeds_are_asked_of_the_rows_of_undecided_claims_but_not_of_an_ensemble():
     row = {r.model if isinstance(r, Row) else r.label: r for r in (*chosen("table3", SMALL)[1], *chosen("table2", SMALL)[1])}
-    lines = [line(row["tiny-alexnet"], {0: (9, 20, 1), 1: (9, 25, 1)}), line(row["tiny"], {0: (9, 10, 1), 1: (9, 15, 1)}),
+    lines = [line(row["tiny-alexnet"], {0: (9, 20, 1), 1: (9, 25, 1)}), line(row["tiny"], {0: (9, 10, 1), 1: (9, 15.1, 1)}),
              line(row["(a), all seeds"], {None: (None, 9, 1)}),
              line(row["tiny-b"], {0: (9, 5, 1), 1: (9, 10, 1)})]
     judgements = {one.claim.text: one for one in judged(CLAIMS, lines, SMALL.models, [2])}

@@ -9,8 +9,9 @@ from train.__main__ import main, start_in_words
 from train.options import parser
 from zfcore.check import Expected
 from zfcore.terminal import at_work
-from zfcore.training import PRESETS, TrainConfig, resolve
+from zfcore.training import PRESETS, TrainConfig, Training, resolve
 from zfcore.training.config import MOST_DECAY, flag, resumed
+from zfcore.training.folder import stored_config
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +182,32 @@ def test_the_rate_of_tiny_falls_for_the_last_fifth_whatever_the_epochs_unless_pa
     assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)
     with pytest.raises(Expected, match="--patience or --drop-after, which is used instead of it, got both"):
         resolve(typed("--patience", "3", "--drop-after", "3"))
+
+
+@pytest.mark.parametrize("drops", [(0,), (3, 3), (5, 0, 2), (2, 5, 2)])
+def test_epochs_after_which_the_rate_falls_are_numbered_from_1_and_named_once(drops, tmp_path):
+    """A run that took others goes on as it did: 0 never came, and what stood there twice came once."""
+    words = " ".join(map(str, drops))
+    with pytest.raises(Expected, match=f"^--drop-after: expected numbers of epochs, from 1, each once, got {words}$"):
+        TrainConfig(drop_after=drops)
+    (tmp_path/"options.json").write_text(json.dumps({"drop_after": drops}))
+    with pytest.raises(Expected, match="--drop-after: expected numbers of epochs"):
+        resolve(typed("--config", str(tmp_path/"options.json")))
+    (tmp_path/"config.json").write_text(json.dumps({"options": {**TrainConfig(epochs=9).__dict__, "drop_after": drops}}))
+    c, lr = stored_config(tmp_path), 0.01
+    for epoch in range(9):
+        assert c.drop_after and c.lr_after(epoch) == lr
+        lr /= 10 if epoch + 1 in drops else 1
+
+
+def test_the_rates_that_the_loop_takes_are_those_of_the_forecast(options, tmp_path):
+    c = resolve(vars(parser().parse_args([a for a in options if a not in ("--patience", "20")]
+                                         + ["--epochs", "4", "--drop-after", "3", "1"])))
+    training = Training.begin(c, tmp_path/"run")
+    training.run()
+    rates = training.history["lr"]
+    assert rates == [c.lr_after(epoch) for epoch in range(4)] == [0.003, 0.003/10, 0.003/10, 0.003/10/10]
+    assert c.lr_sum(30) == pytest.approx(4*sum(rates), rel=1e-12)
 
 
 def test_another_run_of_a_runs_options_with_other_epochs_has_the_presets_fall_for_them_and_keeps_one_that_was_asked_for(tmp_path):

@@ -50,6 +50,12 @@ def test_the_share_that_dropout_keeps_is_a_deviation_of_networks_with_dropout_al
     assert listed == any(entry.what == "--keep-prob" for entry in deviations(TrainConfig(model=model, keep_prob=0.8)))
 
 
+@pytest.mark.parametrize("init_from, of", [("", ""), ("runs/a", ", of layers that --init-from does not bring")])
+def test_the_law_of_the_start_is_told_of_what_is_drawn_by_it(init_from, of):
+    told = {entry.what: entry.here for entry in open_questions(TrainConfig(init_from=init_from))}
+    assert told['weights "1e-2" at the start'] == f"N(0, 0.01), biases 0{of}"
+
+
 def test_another_set_is_told_with_its_counts():
     (found,) = deviations(typed("--preset", "zfnet", "--data", "flowers"), (102, 1020))
     assert found.here == "flowers: 102 classes, 1020 training pictures"

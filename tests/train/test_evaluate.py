@@ -79,8 +79,9 @@ def test_a_network_that_answers_the_same_for_all_classes_is_wrong():
     assert (s.top1, s.top5) == (1, 1)
 
 
-def test_a_probability_of_zero_gives_a_finite_loss():
-    assert np.isfinite(score_of([[1.0, 0.0]], [1]).loss)
+@pytest.mark.parametrize("p, bits", [(0.0, 126), (2**-140, 126), (2**-126, 126), (2**-125, 125)])
+def test_a_probability_counts_as_two_to_the_minus_126_at_the_least(p, bits):
+    assert score_of([[1.0, p]], [1]).loss == pytest.approx(bits*math.log(2), rel=1e-12) and bits*math.log(2) < 87.4
 
 
 def test_a_nan_is_refused_in_one_sentence():

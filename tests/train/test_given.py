@@ -26,7 +26,8 @@ from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore import checkpoint, results
 from zfcore.analysis import top_activations as passes
 from zfcore.checkpoint import load, save
-from zfcore.layers import KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.layers import KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU, Step
+from zfcore.ops.dropout import dropout
 from zfcore.training import Training, evaluate, predict, resolve
 from zfcore.training.accord import digest
 from zfcore.training.folder import new_folder
@@ -269,6 +270,24 @@ def test_a_run_that_was_begun_and_never_run_goes_on_with_the_network_that_it_was
     assert_same_bits(tmp_path/"whole"/"latest.h5", tmp_path/"part"/"latest.h5")
 
 
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_dropout_goes_by_the_seed_of_the_run_whoever_drew_the_weights_and_a_resumed_run_keeps_its_own(tmp_path, start):
+    x = np.ones((table().shapes[-2][0], 4), np.float32)
+
+    def dropped(training, step=3):
+        return training.network["drop"].forward(x, Step(step))[0].tolist()
+
+    def by_seed(seed, step=3):
+        return dropout(x, 0.8, (seed, training.network.index("drop"), step))[0].tolist()
+
+    for seed in (1, 2):
+        training = begun(tmp_path/str(seed), config=replace(ONE, seed=seed), network=start(table()))
+        assert dropped(training) == by_seed(seed) != by_seed(0)
+    training.network["drop"].seed = 0                      # as of runs on a network with weights before
+    training.save("latest.h5")
+    assert dropped(Training.resume(tmp_path/"2", DATA)) == by_seed(0)
+
+
 def test_a_run_that_was_begun_and_never_run_has_the_weights_that_another_had_then(tmp_path):
     ran(begun(tmp_path/"source", config=ONE, network=None))
     config = replace(ONE, init_from=str(tmp_path/"source"/"latest.h5"))
@@ -398,6 +417,21 @@ def test_a_network_goes_on_from_its_own_weights_whatever_the_seed_and_the_log_sa
     assert json.loads((tmp_path/"1"/"config.json").read_text())["init_from"] == {"network": "mine"}
     Training.resume(tmp_path/"1", DATA, epochs=2).run(say=resumed.append)
     assert "given" not in " ".join(resumed)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "he"])
+def test_config_json_tells_of_the_start_that_there_was_and_not_of_one_that_the_options_would_have_drawn(tmp_path, law):
+    def told(folder):
+        content = json.loads((folder/"config.json").read_text())
+        return [f"{entry['what']}: {entry['here']}" for entry in content["departures"] + content["open_questions"]
+                if entry["what"] in ("--init", 'weights "1e-2" at the start', "weights at the start")]
+    config = replace(ONE, init=law)
+    for name, network in (("drawn", table()), ("given", table().init(5, "he"))):
+        ran(begun(tmp_path/name, config=config, network=network))
+        ran(Training.resume(tmp_path/name, DATA, epochs=2))
+    of_law = {"gaussian": 'weights "1e-2" at the start: N(0, 0.01), biases 0', "he": "--init: he"}
+    assert told(tmp_path/"drawn") == [of_law[law]]
+    assert told(tmp_path/"given") == ["weights at the start: those that mine was given with"]
 
 
 ONES = np.ones(1, np.float32)

@@ -189,6 +189,26 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(op
         load(tmp_path/law/"latest.h5")
 
 
+def test_finite_weights_whose_validation_scores_are_not_end_the_run_and_do_not_replace_the_last_checkpoint(options, tmp_path):
+    """The last step before a validation is one whose weights no training loss has seen."""
+    training = Training.begin(resolve(vars(parser().parse_args(options))), tmp_path/"run")
+
+    def spoilt(validate=training.validate):
+        if training.epoch == 1:
+            for layer in training.network.weighted:
+                layer.parameters["w"][...] = 1e30
+        return validate()
+    training.validate = spoilt
+    with pytest.raises(Expected, match="^training: expected a finite loss, got nan on the validation pictures at epoch 2, "
+                                       "after step 8; lower the learning rate") as refused:
+        training.run()
+    assert f"{tmp_path/'run'} keeps the last checkpoint" in str(refused.value)
+    kept = load(tmp_path/"run"/"latest.h5")
+    assert (kept.epoch, kept.step) == (1, 4)
+    Training.resume(tmp_path/"run").run()                  # which are good ones
+    assert load(tmp_path/"run"/"latest.h5").epoch == 2
+
+
 @pytest.mark.parametrize("change, sentence", [
     (["--data", "nowhere"], "nowhere, which does not exist"),
     (["--image-size", "64"], "--upscale"),
@@ -258,6 +278,9 @@ def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(opti
         assert exit.value.code == 2
         return capsys.readouterr().err
     assert "--lr: expected the run's own value 0.003, got 0.5" in refused("--lr", "0.5")
+    for file in "nowhere.json", str(trained/"config.json"):        # whose options are not what goes on
+        assert f"--resume: expected no --config beside it: a run goes on with its own options, but for those that are typed, got {file}\n" \
+            in refused("--config", file)
     (pictures/"train"/"plum").rename(pictures/"train"/"violet")
     (pictures/"val"/"plum").rename(pictures/"val"/"violet")
     assert "other classes: 1 missing ('plum'), 1 new ('violet')" in refused()

@@ -245,6 +245,23 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_and_nothing_moved(option
     assert together(2, work) == [True, True]
 
 
+def test_validation_scores_that_are_not_finite_on_one_rank_end_all_by_the_same_sentence_without_saving(options, tmp_path):
+    def work(ranks):
+        training = Training.begin(config(options), tmp_path/"run", ranks=ranks)
+
+        def validate(score=training.validate):
+            if ranks.rank == 1:
+                training.device_mean = np.full_like(training.device_mean, np.nan)
+            return score()
+        training.validate = validate
+        with pytest.raises(Expected, match="a finite loss, got nan on the validation pictures at epoch 1, after step 4; "):
+            training.run()
+        return True
+
+    assert together(2, work) == [True, True]
+    assert load(tmp_path/"run"/"latest.h5").step == 0
+
+
 def test_more_ranks_than_pieces_are_refused(options, tmp_path):
     with pytest.raises(Expected,
                        match="ranks: expected at most 2, of which each has a piece of 4 pictures of a batch of 8, got 3"):

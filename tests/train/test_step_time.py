@@ -1,6 +1,8 @@
 """Predicted times of a step: against what is computed by hand, at the ends where one of two times hides the other, and what
 --dry-run says."""
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -80,6 +82,13 @@ def test_what_is_kept_comes_back_whole_beside_what_was_there(cache):
     step_time.keep("here", OF)
     step_time.keep("there", Measured(**{**vars(OF), "update": 3.0}))
     assert kept() == {"here": OF, "there": Measured(**{**vars(OF), "update": 3.0})}
+
+
+def test_what_several_keep_at_once_is_all_there(cache, monkeypatch):
+    monkeypatch.setattr(step_time, "kept", lambda kept=kept: (kept(), time.sleep(0.02))[0])
+    with ThreadPoolExecutor(4) as pool:
+        [*pool.map(lambda k: step_time.keep(f"place {k}", OF), range(6))]
+    assert kept() == {f"place {k}": OF for k in range(6)}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": {"fixed": -1}}', "steps"])

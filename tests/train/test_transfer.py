@@ -433,14 +433,14 @@ def test_what_the_features_are_worth_is_judged_beside_networks_trained_there_and
 
 def test_accuracy_over_the_layer_is_judged_with_the_untrained_networks_as_its_control():
     def curve(means, wobble=0.1):
-        return {layer: {fold: mean + wobble*(fold - 1) for fold in range(3)} for layer, mean in means.items()}
+        return {layer: {fold: mean + wobble*layer*(fold - 1) for fold in range(3)} for layer, mean in means.items()}
 
     falling, rising = curve({1: 30, 2: 40, 5: 35, 7: 90}), curve({1: 30, 2: 40, 5: 50, 7: 0})
-    text = claim_of_layers("all features", falling, curve({1: 25, 2: 32, 5: 20, 7: 0}))
+    text = claim_of_layers("all features", falling, curve({1: 25, 2: 32, 5: 20, 7: 0}, 0.2))
     assert "for the SVM on all features of layers 1 to 5: does not agree, it rises from layer 1 to 2, falls from" in text
     assert "control, the untrained network's, rises from layer 1 to 2, falls from layer 2 to 5. A fall that both have" in text
     assert "ahead by, +5.0, +8.0, +15.0, rises from layer 1 to 2, 2 to 5; that it rises with the layer: agrees." in text
-    text = claim_of_layers("", rising, curve({1: 10, 2: 25, 5: 35, 7: 0}))
+    text = claim_of_layers("", rising, curve({1: 10, 2: 25, 5: 35, 7: 0}, 0.2))
     assert "layers 1 to 5: agrees, it rises from" in text and "that both have" not in text
     assert "falls from layer 1 to 2, is undecided from layer 2 to 5; that it rises with the layer: does not agree." in text
     one = {layer: {0: folds[0]} for layer, folds in rising.items()}

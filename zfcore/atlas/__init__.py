@@ -54,10 +54,15 @@ def place(output: Path, wanted: str) -> Path:
     while (folder := numbered(output, number)).exists() and not is_free(folder):
         if not inside(folder, RECORD).is_file():
             raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
-        if read_json(folder/RECORD, table({"fingerprint": anything}, others=anything))["fingerprint"] == wanted:
+        if mark_of(folder) == wanted:
             break
         number += 1
     return folder
+
+
+def mark_of(folder):
+    """The fingerprint of the atlas in a folder."""
+    return read_json(inside(folder, RECORD), table({"fingerprint": anything}, others=anything))["fingerprint"]
 
 
 def is_free(folder):
@@ -78,6 +83,10 @@ def making(folder: Path, mark: str) -> Iterator[Path]:
         if not inside(folder, RECORD).is_file():           # before anything else: a folder without it is not gone on with
             Folder(folder).write(RECORD, (json.dumps({"format": FORMAT, "fingerprint": mark}) + "\n").encode())
         with folder_made(inside(folder, KEPT)) as kept, alone(folder):
+            if mark_of(folder) != mark:                    # both found the folder free, and the other one's record came last
+                (kept/".lock").unlink(missing_ok=True)     # so that `kept` goes, if it is empty
+                raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, in which another one has just begun",
+                               "give the same command again")
             yield kept
     shutil.rmtree(kept, ignore_errors=True)
 

@@ -141,7 +141,7 @@ class _Reader:
         """Return what the metadata has `told`, but for a mean image that the graph subtracts: its node gets that, in the size of
         whole pictures. Raises Expected where the two are not the same."""
         own = [node for node in self.row if isinstance(node, Subtraction)]
-        if not own or "mean" not in told:
+        if "mean" not in told or not own and self.source_dtype.kind == "f":           # pixels less a mean are no whole numbers
             return told
         mean, side = told["mean"], self.first.shape[1]
         rim = (mean.shape[1] - side)//2

@@ -16,8 +16,9 @@ how products are formed; sums are float32 in all, and so are maps and filters bu
     tf32     of factors rounded to 11 bits, on tensor cores
     bf16     of maps and filters that are stored as BF16, 8 bits, on tensor cores; gradients of filters and biases are float32
 
-An image has the same bits in any batch. In bf16 on a Hopper GPU a step of training takes other kernels than all that looks at a
-network does, and these may add up in another order: which ones follows from `training` and from the filters, not from N.
+On a GPU an image has the same bits in any batch. In bf16 on a Hopper GPU a step of training takes other kernels than all that looks
+at a network does, and these may add up in another order: which ones follows from `training` and from the filters, not from N. The
+NumPy form has the same bits for the same batch, on any number of cores; BLAS may add in another order where N is another.
 """
 from typing import NamedTuple
 

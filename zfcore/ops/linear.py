@@ -3,9 +3,10 @@
     y[m,n]  = b[m] + sum over d of  w[d,m] * x[d,n]
     dx[d,n] = sum over m of  w[d,m] * dy[m,n]        dw[d,m] = sum over n of  x[d,n] * dy[m,n]        db[m] = sum of dy[m,:]
 
-NumPy leaves the products to BLAS. On a GPU it is a convolution of maps of one pixel, by the kernels and in the precisions
+NumPy leaves the products to BLAS: the same bits for the same batch, on any number of cores; for another N it may add in another
+order. On a GPU it is a convolution of maps of one pixel, by the kernels and in the precisions
 of zfcore/ops/conv2d.py: a call of cuBLAS could not be captured in the CUDA graph of a training step. Its long sums over few
-outputs are cut into slices, by the sizes of w alone: y and dx of an image have the same bits in any batch.
+outputs are cut into slices, by the sizes of w alone: there y and dx of an image have the same bits in any batch.
 """
 from typing import NamedTuple
 

@@ -70,6 +70,9 @@ class TrainConfig:
         for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise check.Expected(flag(name), f"at most {most}", said(getattr(self, name)))
+        drops = self.drop_after
+        if 0 in drops or len(drops) > len(set(drops)):
+            raise check.Expected("--drop-after", "numbers of epochs, from 1, each once", " ".join(map(str, drops)))
         check_fraction("--val-fraction", self.val_fraction)
         check.seed("--seed", self.seed)
         if not 0 <= self.momentum < 1:
@@ -106,7 +109,14 @@ class TrainConfig:
     def lr_sum(self, pictures: int) -> float:
         """The learning rates of all steps over so many pictures, added up; as `forecast` without what --patience does."""
         steps = -(-pictures//self.batch_size)
-        return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
+        return sum(self.lr_after(epoch)*steps for epoch in range(self.epochs))
+
+    def lr_after(self, epochs: int) -> float:
+        """The learning rate after so many epochs by --drop-after, without what --patience does."""
+        lr = self.lr
+        for _ in range(sum(drop <= epochs for drop in self.drop_after)):
+            lr /= 10
+        return lr
 
     def for_epochs(self, epochs: int) -> "TrainConfig":
         """Options of a training of so many epochs: --drop-after, where it is its preset's for their number, follows."""
@@ -231,7 +241,8 @@ def resumed(stored, changes):
 
 
 def read_options(path):
-    """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them)."""
+    """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them); an older run
+    took an epoch that --drop-after named twice for one, and 0 for never."""
     check.instance("--config", path, (str, os.PathLike))
     path = Path(path)
     try:
@@ -247,6 +258,8 @@ def read_options(path):
     for name, value in options.items():
         check.one_of(f"{path}: option", name, NAMES)
         of_the_kind(f"{path}: {name}", name, value)
+    if "options" in content and "drop_after" in options:
+        options["drop_after"] = tuple(dict.fromkeys(drop or MOST_EPOCHS for drop in options["drop_after"]))
     return options
 
 

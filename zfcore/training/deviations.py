@@ -1,9 +1,11 @@
 """Deviations of a run from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
 
-    deviations(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
-                                  alexnet on ImageNet 2012
-    open_questions(config)        what the paper does not state, or states twice, and what this run does
-    ANALYSES                      the same for looking inside a trained network
+    deviations(config, counts, start)   what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b
+                                        and alexnet on ImageNet 2012
+    open_questions(config, start)       what the paper does not state, or states twice, and what this run does
+    ANALYSES                            the same for looking inside a trained network
+
+`start` are the facts of the Origin of the weights that training began with; None: drawn as the options say.
 
 What is open about one network stands beside its table, in zfcore/models. config.json holds the first two, the table "Open
 questions" of train/README.md all of them.
@@ -47,7 +49,7 @@ STATED = {
 }
 
 
-def deviations(config, counts=None):
+def deviations(config, counts=None, start=None):
     """[Deviation]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
     preset, found = PRESETS[config.preset], []
     if is_drawn(config.data) or counts not in (None, IMAGENET):
@@ -58,9 +60,12 @@ def deviations(config, counts=None):
         small = config.model == preset.get("model")
         found.append(Deviation("network", "those of tables 2 and 3", config.model,
                                "a quarter of the maps, 256 units: minutes instead of days" if small else "asked for"))
+    if is_given(start):
+        found.append(Deviation("weights at the start", "drawn at random", f"those that {start['network']} was given with", "asked for"))
     for field in fields(TrainConfig):
         here = getattr(config, field.name)
-        if field.name in STATED and here != field.default and (field.name != "keep_prob" or drops_out(config)):
+        if (field.name in STATED and here != field.default and (field.name != "keep_prob" or drops_out(config))
+                and (field.name != "init" or not is_given(start))):
             paper, why = STATED[field.name]
             found.append(Deviation(flag(field.name), paper, "off" if here is False else str(here),
                                    why if here == preset.get(field.name) else "asked for"))
@@ -73,13 +78,19 @@ def drops_out(config):
     return config.model in MODELS and any(isinstance(layer, Dropout) for layer in build(config.model, 2).layers)
 
 
-def open_questions(config):
+def is_given(start):
+    """Return whether training began with the weights of a network that was given, of which --init says nothing."""
+    return isinstance(start, dict) and "network" in start              # as config.json has them, of which one may be anybody's
+
+
+def open_questions(config, start=None):
     """[Deviation], "" where the paper says nothing."""
     of_network = OPEN_QUESTIONS.get(config.model, lambda table: [])
     table = build(config.model, 2, config.image_size).table() if config.model in OPEN_QUESTIONS else []
     found = [Deviation(*entry) for entry in of_network(table)]
-    if config.init == "gaussian":
-        found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
+    if config.init == "gaussian" and not is_given(start):
+        found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0"
+                               + (", of layers that --init-from does not bring" if config.init_from else ""),
                                "a constant would not break the symmetry"))
     drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
              f"after {plural(config.patience, 'epoch')} without a better validation error, three times at most")

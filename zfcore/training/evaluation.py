@@ -49,7 +49,8 @@ ANSWER = np.dtype([(name, np.float32 if name.startswith("p_") else np.int64) for
 
 @dataclass(frozen=True)
 class Score:
-    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class)."""
+    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class), where P counts
+    as 2^-126 at the least, the smallest normal float32: a picture adds at most 87.3. Training's loss, of scores, has no such end."""
     loss: float
     top1: float
     top5: float                   # 0, and without meaning, where there are no more than five classes
@@ -188,15 +189,21 @@ def answers_together(models, pictures, batch_size, crops, bar, ranks):
     whole = np.concatenate(found)
     if not len(whole):
         raise none_left(pictures)
+    check.finite(f"{models[0].name}: probabilities", whole["p_true"])          # on all ranks, whichever had those that are not
     return Answers(*(whole[name] for name in Answers._fields))
 
 
 def row_of_answers(models, batch, labels, indices, crops):
-    """The Answers of the ensemble to one batch as bytes, an ANSWER a picture."""
+    """The Answers of the ensemble to one batch as bytes, an ANSWER a picture; NaN where probabilities are not finite, so that
+    all ranks learn of it."""
     if not len(labels):                                    # all damaged
         return b""
     row = np.empty(len(labels), ANSWER)
-    for name, column in judge(probabilities(models, batch, crops).mean(axis=0), labels, indices)._asdict().items():
+    try:
+        p = probabilities(models, batch, crops).mean(axis=0)
+    except check.NotFinite:
+        p = np.full((len(models[0].classes), len(labels)), np.nan)
+    for name, column in judge(p, labels, indices)._asdict().items():
         row[name] = column
     return row.tobytes()
 

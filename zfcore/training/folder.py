@@ -151,13 +151,14 @@ def write_config(folder, config, origin=None, counts=None):
     when it started and from which weights (an Origin) stays as it was first written."""
     versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
                 "h5py": h5py.__version__}
-    content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
-               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin and origin.facts,
-               "departures": [entry._asdict() for entry in deviations(config, counts)],
-               "open_questions": [entry._asdict() for entry in open_questions(config)]}
+    started, start = time.strftime("%Y-%m-%d %H:%M:%S"), origin and origin.facts
     if (folder/"config.json").is_file():
         before = read_json(inside(folder, "config.json"), table({"started": text()}, others=anything))
-        content = {**content, "started": before["started"], "init_from": content["init_from"] or before.get("init_from")}
+        started, start = before["started"], start or before.get("init_from")
+    content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
+               "started": started, "init_from": start,
+               "departures": [entry._asdict() for entry in deviations(config, counts, start)],
+               "open_questions": [entry._asdict() for entry in open_questions(config, start)]}
     with atomic(folder/"config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -229,6 +229,8 @@ class Training:
             origin = made_ready(network, config, device)
         for layer in network.layers:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
+            if checkpoint is None:             # whoever drew the weights; a resumed run keeps the seed that it began with
+                layer.seeded(config.seed)
         if checkpoint is not None:
             if list(checkpoint.classes) != classes:
                 raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint",
@@ -319,8 +321,8 @@ class Training:
         KeyboardInterrupt at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on, after the
         first also `run` again. Meanwhile these signals are this method's, if it was called in the main thread. What `say` raises
         ends the run, with what it was to tell saved. Raises Expected where another run is at work in the folder, or has gone on
-        there since; where this Training was broken off within a step; where the loss is not finite, and where the disk refuses or
-        pictures are lost, the last checkpoint being whole."""
+        there since; where this Training was broken off within a step; where the loss is not finite, also on the validation
+        pictures, and where the disk refuses or pictures are lost, the last checkpoint being whole."""
         if self.is_broken:
             raise check.Expected(self.folder, "a Training whose last step was finished", "one that was broken off within it",
                                  self.resumed_instead())
@@ -392,6 +394,8 @@ class Training:
             self.sums.seconds = earlier + time.monotonic() - started
         try:
             score = self.validate()
+        except check.NotFinite:                # the epoch's last step has spoilt the weights, so they are not saved
+            raise self.diverged("nan on the validation pictures", f"after step {self.step}") from None
         except Exception:
             self.rescue()                      # with all of the epoch's batches done: a resumed run begins with the validation
             raise
@@ -535,11 +539,7 @@ class Training:
         s, (step, count) = self.sums, self.looked
         loss, wrong, clamped = self.added_up()
         if not math.isfinite(loss):
-            steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
-            law = "" if self.config.init == "he" or self.config.init_from else ", or try its --init he"
-            raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
-                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr{law}; "
-                                 f"{self.folder} keeps the last checkpoint")
+            raise self.diverged(loss, f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}")
         mean, steps = (loss - s.loss)/max(s.count - count, 1), self.step - step
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
         if steps > 0 and (advice := self.guard.update(mean, steps)):
@@ -548,6 +548,13 @@ class Training:
             except Exception:
                 self.rescue()
                 raise
+
+    def diverged(self, loss: object, steps: str) -> check.Expected:
+        """Expected, for a `loss` that is not finite, in words, at these steps."""
+        law = "" if self.config.init == "he" or self.config.init_from else ", or try its --init he"
+        return check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
+                              f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr{law}; "
+                              f"{self.folder} keeps the last checkpoint")
 
     def close_epoch(self, score: Score) -> None:
         """A row of the log, a checkpoint, the learning rate of the next epoch."""
@@ -573,7 +580,7 @@ class Training:
         lines = [epoch_lines(self.history, self.config.epochs, watched, len(self.classes), best)]
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
-                self.plateau.lr /= 10
+                self.plateau.lr = self.config.lr_after(self.epoch + 1)
                 lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
             lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now "
