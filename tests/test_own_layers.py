@@ -334,12 +334,13 @@ class OneSlope(Pixelwise):
 
 
 @pytest.mark.parametrize("micro_batch", [0, 2])
-def test_a_parameter_that_is_a_single_number_trains_is_saved_and_opens_again_with_the_same_bits(micro_batch, tmp_path, monkeypatch):
+def test_a_single_number_as_a_parameter_trains_is_saved_and_opens_again_with_the_same_bits(micro_batch, tmp_path, monkeypatch):
     monkeypatch.setitem(KINDS, "OneSlope", OneSlope)
     config = TrainConfig(data=None, image_size=32, epochs=2, batch_size=5, lr=1e-3, init="he", device="cpu", workers=0,
                          micro_batch=micro_batch, keep_epochs=())
     data = Squares(15), Squares(6, 1)
-    layers = lambda: Network("own", (3, 32, 32), [Conv("conv1", 4, K=5, S=4), OneSlope("slope"), Flatten("flat"), Linear("fc2", 3)])
+    layers = lambda: Network("own", (3, 32, 32), [Conv("conv1", 4, K=5, S=4), OneSlope("slope"), Flatten("flat"),
+                                                  Linear("fc2", 3)])
     whole = Training.begin(config, tmp_path/"whole", data=data, network=layers())
     Training.begin(replace(config, epochs=1), tmp_path/"run", data=data, network=layers()).run()
     resumed = Training.resume(tmp_path/"run", data=data, epochs=2)

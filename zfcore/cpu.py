@@ -140,8 +140,8 @@ def arithmetic() -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------------------------------ blocks
 def slabs(x, nbytes=2**19):
-    """Slices that cut axis 0 of `x` into slabs of about `nbytes`, the blocks of an elementwise operation; of a single number, which
-    has no axis, all."""
+    """Slices that cut axis 0 of `x` into slabs of about `nbytes`, the blocks of an elementwise operation; a single number,
+    which has no axis, is one."""
     if not x.ndim:
         return [...]
     step = max(1, nbytes*len(x)//max(x.nbytes, 1))

@@ -274,7 +274,7 @@ def write_array(group, name, array, compressed=False):
 
 
 def _write_number(group, name, array):
-    """Write an array () as a dataset that lies in its own header, which has a checksum: there are no chunks of a single number."""
+    """Write an array () as a dataset that lies in its own header, which has a checksum: a single number has no chunks."""
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     how.set_layout(h5py.h5d.COMPACT)
     how.set_obj_track_times(False)

@@ -215,7 +215,8 @@ def test_class_folders_equal_but_for_their_unicode_form_are_one_and_that_is_said
 def test_a_copy_whose_names_have_another_unicode_form_has_the_same_pictures_in_the_same_order(laid, tmp_path):
     """As on macOS: decomposed, names with an accent come before "z" and not behind it, and so do folders, also deeper ones."""
     names = [f"{part}{of}/{name}{k}.png" for part in (["train/", "val/"] if laid in ("parts", "tar") else [""])
-             for of in ("\u00c5", "Z", "e\u0301t\u00e9") for name in ("z", "\u00e9", "f", "f\u00fc/\u00e9", "fz/a") for k in range(2)]
+             for of in ("\u00c5", "Z", "e\u0301t\u00e9") for name in ("z", "\u00e9", "f", "f\u00fc/\u00e9", "fz/a")
+             for k in range(2)]
     found = []
     for form in ("NFC", "NFD"):
         root = write(tmp_path/form, *(unicodedata.normalize(form, name) for name in names))
