@@ -12,7 +12,6 @@ from zfcore.analysis import invariance as moved
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import sanity_checks as checks
 from zfcore.analysis import top_activations as top
-from zfcore.backend import to_device, to_host
 from zfcore.check import Expected
 from zfcore.commands.common import open_pictures
 from zfcore.data.landmarks import read_landmarks
@@ -135,16 +134,15 @@ def evolving(setting):
     step = min(range(len(epochs) - 1), key=lambda k: abs(epochs[k] - epochs[-1]/4))
     span = f"from epoch {epochs[step]} to {epochs[step + 1]} of {epochs[-1]}"
     change, first = {layer: found.changes[layer][step] for layer in layers}, layers[0]
-    angle, control = turned_at_random(setting, found, step, open_pictures(setting.asked("fig4", *words), setting.model))
+    own = by_own_weights(setting, found, step, open_pictures(setting.asked("fig4", *words), setting.model))
     numbers = [number(f"{layer}: change of its projections {span}", change[layer], "1 - cosine", of="units")
                for layer in layers]
     numbers += [of_two_groups(f"{layer} still changes more than {first} {span}", change[layer], change[first], "1 - cosine",
                               "layers 1, 2 settle in a few epochs, 4, 5 only after 40 to 50 of 70") for layer in layers[1:]]
-    numbers += [number(f"{layer} (control): where all layers' weights are turned at random", control[layer], "1 - cosine",
-                       of="units") for layer in layers]
-    numbers += [of_two_groups(f"{layer} still changes more than {first}: beyond equal turns of all weights",
-                              change[layer] - control[layer], change[first] - control[first], "1 - cosine",
-                              of="units, each less the control") for layer in layers[1:]]
+    numbers += [number(f"{layer} (control): where its own weights alone change so", own[layer], "1 - cosine", of="units")
+                for layer in layers]
+    numbers += [of_two_groups(f"{layer} still changes more than {first} by its own weights", own[layer], own[first], "1 - cosine")
+                for layer in layers[1:]]
     numbers += [Number(f"{layer} (control): between units that have nothing to do with each other",
                        float(found.unrelated[layer][0]), unit="1 - cosine", rule="a mean over pairs of units, without a spread")
                 for layer in dict.fromkeys((first, layers[-1]))]
@@ -154,29 +152,24 @@ def evolving(setting):
                                                           "much projections change from one to the next."),
                    f"{setting.about()} Here the training part, as in the paper{looked}. All units that fire; the step of the "
                    f"kept "
-                   "epochs that begins nearest to a quarter of the training is judged. The control turns the weights of each layer "
-                   f"by the mean angle of that step, {np.degrees(angle):.0f} degrees.",
-                   took={"pictures": found.total*(len(epochs) + 2)})
+                   "epochs that begins nearest to a quarter of the training is judged. The control: of the network after that "
+                   "step one layer has the weights of before, so that what moves is not what lies below it.",
+                   took={"pictures": found.total*(len(epochs) + 2*len(layers))})
 
 
-def turned_at_random(setting, found, step, pictures):
-    """(angle, {layer: (D,) changes}) of the control of figure 4: how far the projections of the epoch after `step` go where the
-    weights of each layer of maps are turned at random, by the mean angle of that step. An upper layer sees the changes of all
-    below it, so it goes further for that alone. (Weights that only grow or shrink change a projection but by a factor.)"""
-    files = growing.kept_epochs(setting.run)
+def by_own_weights(setting, found, step, pictures):
+    """{layer: (D,) changes}, the control of figure 4: how far the projections of the epoch after `step` are from those of the same
+    network with this one layer as it was before the step. An upper layer sees the changes of all below it, and so may change
+    more than a lower one though it has settled."""
+    files, control = growing.kept_epochs(setting.run), {}
     earlier, later = (opened(files[epoch], setting.device) for epoch in found.epochs[step:step + 2].tolist())
-    layers = list(found.units)
-    weights = [[to_host(model.network[layer].parameters["w"]) for layer in layers] for model in (earlier, later)]
-    angle = float(np.mean([np.arccos(min(1, growing.cosine(one[None], other[None])[0])) for one, other in zip(*weights)]))
-    network, rng = later.network.copy(), np.random.default_rng(setting.seed)
-    for layer, w in zip(layers, weights[1]):
-        noise, own = rng.standard_normal(w.shape), network[layer].parameters
-        turned = np.cos(angle)*w + np.sin(angle)*np.linalg.norm(w)/np.linalg.norm(noise)*noise
-        network[layer].parameters = {**own, "w": to_device(turned.astype(w.dtype), like=own["w"])}
-    units = {layer: np.zeros(1, np.int64) for layer in layers}
-    with Bar(growing.length(network, pictures, layers, 2), "picture", "fig4, control") as bar:
-        of = growing.evolution([replace(later, network=network, epoch=earlier.epoch), later], pictures, layers, units, bar=bar)
-    return angle, {layer: of.changes[layer][0] for layer in layers}
+    with Bar(sum(growing.length(later.network, pictures, [layer], 2) for layer in found.units), "picture", "fig4, control") as bar:
+        for layer in found.units:
+            network = later.network.copy()
+            network[layer].parameters = earlier.network[layer].parameters
+            mixed = replace(later, network=network, epoch=earlier.epoch)
+            control[layer] = growing.evolution([mixed, later], pictures, [layer], {layer: [0]}, bar=bar).changes[layer][0]
+    return control
 
 
 # ------------------------------------------------------------------------------------------------------------- figure 5
