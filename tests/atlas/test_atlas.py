@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.atlas.conftest import CLASSES, CROP, check_columns, small, told_curves, values, write_run
+from tests.spoken import in_one
 from zfcore import atlas, trained
 from zfcore.__main__ import main
 from zfcore.analysis.portraits import net_weights
@@ -205,10 +206,12 @@ def test_of_two_that_find_a_folder_free_one_makes_its_own_there_and_the_other_no
     assert atlas.place(tmp_path/"atlas", "other") == tmp_path/"atlas_2" and not (tmp_path/"atlas"/"kept").exists()
 
 
-def test_another_one_gets_a_folder_of_its_own(run, tmp_path):
+def test_another_one_gets_a_folder_of_its_own_and_says_so(run, tmp_path, capsys):
     output = make(run, tmp_path/"atlas", "--layers", "fc8")
     before = files(output)
+    assert "which stays" not in in_one(capsys.readouterr().out)
     make(run, output, "--layers", "fc6")
+    assert "holds another atlas, which stays; this one is in atlas_2" in in_one(capsys.readouterr().out)
     assert files(output) == before and "layer-fc6" in values(tmp_path/"atlas_2") and "layer-fc8" not in values(tmp_path/"atlas_2")
 
 

@@ -19,7 +19,7 @@ from zfcore.terminal import Bar, plural
 from zfcore.trained import open as opened
 
 FACE = "dog face"                 # the drawn class whose parts are hidden in table 1
-NO_BOXES = "needs the objects' boxes, which only drawn pictures tell: --data drawn:objects"
+NO_BOXES = "needs the objects' boxes, which only drawn pictures tell: of a network of their classes, --data drawn:objects"
 NO_START = "The run does not say how its weights were drawn, so the untrained network, the control, is not there."
 
 

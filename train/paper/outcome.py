@@ -109,7 +109,7 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False, gr
     known = differences[finite := np.isfinite(differences)]
     if len(known) < 2:
         return Number(what, float(known[0]) if len(known) else None, unit=unit, paper=paper, verdict=VERDICTS[2],
-                      rule=f"needs two {of} or more, there {'is one' if len(known) else 'are none'}")
+                      rule=f"needs two {of} or more with a number, there {'is one' if len(known) else 'are none'}")
     over = f"{len(known)} {of}"
     if groups is None:
         mean, half = interval(known.tolist())

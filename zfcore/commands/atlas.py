@@ -1,4 +1,5 @@
 """Floor 7: `zfcore atlas`: a network as a folder of pages, to walk through in a browser."""
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def work(args):
     else:
         folder = from_pictures(args, model, pictures, units, output)
     atlas.write_pages(folder)
+    if folder.name != Path(os.path.abspath(output)).name:
+        say(f"{printable(output)} holds another atlas, which stays; this one is in {printable(folder.name)}")
     say(f"{printable(folder/'index.html')}      open it in a browser")
     if args.serve:
         serve(folder, model, list(units), args.port)
