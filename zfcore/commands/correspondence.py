@@ -29,7 +29,7 @@ OPTIONS = [
     option("--label", metavar="NAME", default="dog face", help="the class of --synthetic"),
     option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic "
                                                       "set the eyes and the nose)"),
-    option("--layers", nargs="+", help="default: the last convolution and the last hidden layer"),
+    option("--layers", nargs="+", help="default: the last convolution and the last layer with a ReLU behind it"),
     option("--random", type=check.whole_number(1, 10_000), default=20, metavar="N", help="random squares a picture"),
     option("--permutations", type=check.whole_number(1, 10**6), default=9999, help="of the test against the random squares"),
     option("--square", type=PIXELS, help="side of the square in pixels (default: 29/101 of the input)"),

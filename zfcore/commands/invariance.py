@@ -17,7 +17,7 @@ OPTIONS = [
     option("--pictures", metavar="NUMBERS", help="or pictures of the data: all, random:N, FIRST:LAST+1 or 3,5,7"),
     LABEL,
     option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the "
-                                       "first convolution and the last hidden layer)"),
+                                       "first convolution and the last layer with a ReLU behind it)"),
     option("--against", metavar="RUN", help="a second network, to compare the numbers with; untrained: this one before its "
                                             "first step")]
 RESULT, TOGETHER = moved.Invariance, None
