@@ -139,7 +139,7 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
     """Mask the same parts in pictures (n,H,W,3), the centre crops that the network sees.
 
     places         (n,P,2): x, y of each of the P `parts`, in pixels of the crop
-    layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last hidden layer, 5 and 7
+    layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last layer with a ReLU, 5 and 7
     random         random squares a picture and kind, and how often the places of the parts are dealt to other pictures
     grey           0..255, the value of the square's pixels;  side: its pixels, None: 29/101 of the input's
     seed           draws the random squares, who lends places to whom, and the permutations

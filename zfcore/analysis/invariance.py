@@ -117,7 +117,7 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
     """Take pictures (h,w,3) of any sizes, not yet cropped, through each series.
 
     labels       (n,) classes to follow; None: the one most probable on each picture's centre crop
-    layers       names as in `deconvnet.feature_layer`; None: the first convolution and the last hidden layer, 1 and 7
+    layers       names as in `deconvnet.feature_layer`; None: the first convolution and the last layer with a ReLU, 1 and 7
     series       by name; None: the paper's
     batch_size   steps computed at once
     bar          moved on by one a step
