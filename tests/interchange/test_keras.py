@@ -12,8 +12,10 @@ import pytest
 import zfcore
 from zfcore.backend import to_host
 from zfcore.interchange import import_network
+from zfcore.interchange.certificate import check_all, compare
 from zfcore.interchange.keras import ONLY_IN_TRAINING, OWN, read
-from zfcore.interchange.lower import as_it_is
+from zfcore.interchange.lower import as_it_is, to_network
+from zfcore.interchange.preprocessing import seen_by
 
 if not find_spec("keras"):
     pytest.skip("the package keras, which makes these networks, is not installed", allow_module_level=True)
@@ -103,6 +105,43 @@ def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_wei
     found = import_network(tmp_path/"net.keras")
     assert [one.layer for one in found.differences][-1] == "softmax" and len(found.differences) == 2
     assert max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("before", [{}, {"scale": 1/255}, {"scale": 1, "offset": -120.0}, {"scale": 30.0}])
+@pytest.mark.parametrize("wrong", ["as it is", "weights", "one weight", "biases", "one bias"])
+def test_a_last_layer_that_computes_something_else_is_refused_though_keras_shows_a_softmax_alone(keras, before, wrong, tmp_path):
+    """Of noise, whose scores are mostly so far apart that the softmax is 0 and 1, whatever the last layer."""
+    L = keras.layers
+    drawn(keras, [*([L.Rescaling(**before)] if before else []), L.Conv2D(4, 3, activation="relu"), L.Flatten(),
+                  L.Dense(5, activation="softmax")]).save(tmp_path/"net.keras")
+    foreign = read(tmp_path/"net.keras")
+    seen = seen_by(foreign)
+    lowered = to_network(foreign, seen, "made")
+    w, b = (lowered.network.layers[-1].parameters[key] for key in "wb")
+    if wrong == "weights":
+        w *= 3
+    elif wrong == "one weight":
+        w[np.abs(w).argmax() // 5, 4] *= -1
+    elif wrong == "biases":
+        b += 0.5*np.arange(5, dtype=np.float32)
+    elif wrong == "one bias":
+        b[4] -= 0.5
+    found = compare(foreign, seen, lowered)
+    assert found[-1].layer == "softmax" and not found[-1].hidden
+    if wrong == "as it is":
+        assert found[-1].relative < 1e-5
+    else:
+        with pytest.raises(zfcore.Expected, match="softmax: expected what the file's own engine computes"):
+            check_all("net", found)
+
+
+@pytest.mark.parametrize("biases, told", [([0, 200, 400], True), ([0, 2, 4], False)])
+def test_where_no_picture_shows_the_last_layer_a_note_says_that_it_is_not_checked(keras, biases, told, tmp_path):
+    model = drawn(keras, [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")])
+    model.layers[-1].bias.assign(biases)
+    model.save(tmp_path/"net.keras")
+    notes = "\n".join(import_network(tmp_path/"net.keras").notes)
+    assert ("the last layer is not checked: Keras" in notes) == told
 
 
 def test_a_grey_network_and_one_with_channels_first_are_as_keras_has_them(keras, tmp_path):

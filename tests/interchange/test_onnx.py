@@ -256,6 +256,28 @@ def test_the_certificate_sees_what_lies_before_the_first_layer(kind, tmp_path):
         check_all(path, compare(foreign, seen, to_network(foreign, seen, "other")))
 
 
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+def test_a_last_layer_that_computes_something_else_is_refused_behind_a_softmax(kind, shown, tmp_path):
+    """Whether the engine shows the scores too, as onnxruntime does, or not."""
+    path = chain(tmp_path/"a.onnx", (7, 7, 3), [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Sub", ["mean"]),
+                                                ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("Gemm", ["fc", "add"]), (kind, [])],
+                 {**CONV, **FC, "mean": np.float32([[[123.7]], [[116.8]], [[103.9]]]), "add": drawn(FC["fc"].shape[1:])},
+                 kind=onnx.TensorProto.UINT8)
+    foreign, seen, lowered = imported(path)
+    engine = foreign.engine
+    if not shown:
+        foreign.engine = lambda x, names: {lowered.probabilities: engine(x, [lowered.probabilities])[lowered.probabilities]}
+    found = compare(foreign, seen, lowered)
+    assert (found[-1].layer == "softmax") != shown and found[-1].relative < 1e-5 and not found[-1].hidden
+    for key, change in (("w", lambda w: 3*w), ("b", lambda b: b + 0.5*np.arange(len(b), dtype=np.float32))):
+        right = lowered.network.layers[-1].parameters[key].copy()
+        lowered.network.layers[-1].parameters[key][:] = change(right)
+        with pytest.raises(Expected, match="expected what the file's own engine computes"):
+            check_all(path, compare(foreign, seen, lowered))
+        lowered.network.layers[-1].parameters[key][:] = right
+
+
 def test_pixels_that_are_no_whole_numbers_enter_behind_the_cast(tmp_path):
     """Grey ones, and such as less a mean are below 0, which the file's input cannot hold."""
     for C, how in ((1, {}), (3, {"mean": (103.5, 117, 124)})):
