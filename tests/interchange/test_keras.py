@@ -98,6 +98,38 @@ def test_layers_that_work_in_training_alone_are_left_out_and_told(keras, tmp_pat
     np.testing.assert_allclose(y.T, theirs, atol=1e-4*abs(theirs).max())
 
 
+@pytest.mark.parametrize("scaling", [{}, {"scale": 1/127.5, "offset": -1}])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_layers_of_training_are_left_out_by_one_line_each_of_the_model_or_of_a_sequential_in_it(keras, scaling, nested, suffix, tmp_path):
+    L = keras.layers
+    flips = [L.RandomFlip(name="flip"), L.RandomZoom(0.1, name="zoom")]
+    model = drawn(keras, [*([keras.Sequential(flips, name="augment")] if nested else flips), *([L.Rescaling(**scaling)] if scaling else []),
+                          L.Conv2D(4, 3), L.ReLU(), L.MaxPooling2D(2), L.GaussianNoise(0.1, name="noise"), L.Flatten(), L.Dense(3)])
+    model.save(tmp_path/f"net{suffix}")
+    found = import_network(tmp_path/f"net{suffix}")
+    for name in ("flip", "zoom", "noise"):
+        assert [note.partition(": ")[2] for note in found.notes if name in note] == [
+            f"Random{name.title()} does nothing but in training, and is left out" if name != "noise" else
+            "GaussianNoise does nothing but in training, and is left out"]
+    assert not any("augment" in note for note in found.notes)
+    assert any("nothing subtracted" in note for note in found.notes) == (not scaling)
+    assert found.differences and max(one.relative for one in found.differences) < 1e-5
+    assert [type(layer).__name__ for layer in found.lowered.network.layers] == ["Conv", "ReLU", "MaxPool", "Flatten", "Linear"]
+    assert found.lowered.seen.in_words().startswith(f"RGB, pixels 0 to 255 less "
+                                                    f"{'127.5, 127.5, 127.5 times 0.007843' if scaling else 'nothing'};")
+
+
+def test_a_model_within_the_model_of_other_layers_is_refused_with_what_to_do(keras, tmp_path):
+    L = keras.layers
+    inner = keras.Input((13, 13, 3))
+    for within, other in ((keras.Sequential([L.RandomFlip(), L.Rescaling(2.0, name="twice")], name="within"), r"one with twice \(Rescaling\)"),
+                          (keras.Model(inner, L.RandomFlip()(inner), name="within"), "Functional")):
+        drawn(keras, [within, L.Conv2D(2, 3)]).save(tmp_path/"net.keras")
+        with pytest.raises(zfcore.Expected, match=f"within .*: expected within the model no other.*got {other}; put its layers into the model"):
+            read(tmp_path/"net.keras")
+
+
 def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_weights_is_not(keras, tmp_path):
     L = keras.layers
     drawn(keras, [L.Rescaling(1/255), L.ZeroPadding2D(1), L.Conv2D(3, 3), L.Flatten(),
