@@ -526,7 +526,7 @@ def described(module, kind, registered=None, /, **config):
     described("keras.layers", "Zeros"), described("keras", "initializers.Zeros"), described("keras.utils", "get_file"),
     described("builtins", "function"), {"class_name": "__typespec__", "config": [], "spec_name": "x"},
     {"module": ["os"], "class_name": ["system"]}, described("keras", "Sequential", layers=[])])
-@pytest.mark.parametrize("place", ["a field", "what a node reads", "how it was built", "beside all"])
+@pytest.mark.parametrize("place", ["a field", "what a node reads", "how it was built", "beside all", "beside the layers", "a model within"])
 def test_a_file_that_names_what_keras_is_not_to_make_never_reaches_it(saved, tmp_path, thing, suffix, place, keras, monkeypatch):
     path = copied(saved, tmp_path, suffix)
     assert read(path).engine is not None
@@ -538,6 +538,12 @@ def test_a_file_that_names_what_keras_is_not_to_make_never_reaches_it(saved, tmp
             row["config"]["kernel_initializer"] = {"class_name": "Zeros", "config": {"inner": [thing]}}
         elif place == "what a node reads":
             row["inbound_nodes"] = [{"args": [], "kwargs": {"x": thing}}]
+        elif place == "beside the layers":
+            model["config"]["inner"] = thing
+        elif place == "a model within":
+            flip = described("keras.layers", "RandomFlip", name="flip", seed=thing)
+            model = described("keras", "Sequential", name="all", layers=[model["config"]["layers"][0],
+                              described("keras", "Sequential", name="augment", layers=[flip]), *model["config"]["layers"][1:]])
         else:
             (row if place == "how it was built" else model)["build_config"] = {"inner": thing}
         return json.dumps(model)
