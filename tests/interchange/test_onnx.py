@@ -292,6 +292,15 @@ def test_what_cannot_stand_before_the_axes_are_turned_is_told_so(node, got, tmp_
         assert got in str(refused.value) and "behind its Transpose, or without it" in str(refused.value)
 
 
+def test_numbers_that_the_file_has_in_another_order_are_not_held_against_ours(tmp_path):
+    """Those of sums and products between two Transposes, or of a factor 0, which cannot be folded into how pictures are seen."""
+    there, three = ("Transpose", [], {"perm": [0, 2, 3, 1]}), np.float32([2, 0, 3])
+    for shape, nodes in (((3, 9, 9), [("Relu", []), there, ("Mul", ["three"]), ("Add", ["three"]), TURNED, ("Conv", ["w"])]),
+                         ((9, 9, 3), [("Mul", ["three"]), TURNED, ("Conv", ["w"])])):
+        path = chain(tmp_path/"a.onnx", shape, nodes, {"three": three, "w": LAST["w"]})
+        assert differences(path) < 1e-5
+
+
 def test_a_mean_picture_may_be_the_same_for_all_channels(tmp_path):
     for shape in ((9, 9, 1), (1, 9, 9)):
         channels_last = shape[-1] == 1
