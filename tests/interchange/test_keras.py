@@ -12,8 +12,10 @@ import pytest
 import zfcore
 from zfcore.backend import to_host
 from zfcore.interchange import import_network
+from zfcore.interchange.certificate import check_all, compare
 from zfcore.interchange.keras import ONLY_IN_TRAINING, OWN, read
-from zfcore.interchange.lower import as_it_is
+from zfcore.interchange.lower import as_it_is, to_network
+from zfcore.interchange.preprocessing import seen_by
 
 if not find_spec("keras"):
     pytest.skip("the package keras, which makes these networks, is not installed", allow_module_level=True)
@@ -96,6 +98,38 @@ def test_layers_that_work_in_training_alone_are_left_out_and_told(keras, tmp_pat
     np.testing.assert_allclose(y.T, theirs, atol=1e-4*abs(theirs).max())
 
 
+@pytest.mark.parametrize("scaling", [{}, {"scale": 1/127.5, "offset": -1}])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_layers_of_training_are_left_out_by_one_line_each_of_the_model_or_of_a_sequential_in_it(keras, scaling, nested, suffix, tmp_path):
+    L = keras.layers
+    flips = [L.RandomFlip(name="flip"), L.RandomZoom(0.1, name="zoom")]
+    model = drawn(keras, [*([keras.Sequential(flips, name="augment")] if nested else flips), *([L.Rescaling(**scaling)] if scaling else []),
+                          L.Conv2D(4, 3), L.ReLU(), L.MaxPooling2D(2), L.GaussianNoise(0.1, name="noise"), L.Flatten(), L.Dense(3)])
+    model.save(tmp_path/f"net{suffix}")
+    found = import_network(tmp_path/f"net{suffix}")
+    for name in ("flip", "zoom", "noise"):
+        assert [note.partition(": ")[2] for note in found.notes if name in note] == [
+            f"Random{name.title()} does nothing but in training, and is left out" if name != "noise" else
+            "GaussianNoise does nothing but in training, and is left out"]
+    assert not any("augment" in note for note in found.notes)
+    assert any("nothing subtracted" in note for note in found.notes) == (not scaling)
+    assert found.differences and max(one.relative for one in found.differences) < 1e-5
+    assert [type(layer).__name__ for layer in found.lowered.network.layers] == ["Conv", "ReLU", "MaxPool", "Flatten", "Linear"]
+    assert found.lowered.seen.in_words().startswith(f"RGB, pixels 0 to 255 less "
+                                                    f"{'127.5, 127.5, 127.5 times 0.007843' if scaling else 'nothing'};")
+
+
+def test_a_model_within_the_model_of_other_layers_is_refused_with_what_to_do(keras, tmp_path):
+    L = keras.layers
+    inner = keras.Input((13, 13, 3))
+    for within, other in ((keras.Sequential([L.RandomFlip(), L.Rescaling(2.0, name="twice")], name="within"), r"one with twice \(Rescaling\)"),
+                          (keras.Model(inner, L.RandomFlip()(inner), name="within"), "Functional")):
+        drawn(keras, [within, L.Conv2D(2, 3)]).save(tmp_path/"net.keras")
+        with pytest.raises(zfcore.Expected, match=f"within .*: expected within the model no other.*got {other}; put its layers into the model"):
+            read(tmp_path/"net.keras")
+
+
 def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_weights_is_not(keras, tmp_path):
     L = keras.layers
     drawn(keras, [L.Rescaling(1/255), L.ZeroPadding2D(1), L.Conv2D(3, 3), L.Flatten(),
@@ -103,6 +137,43 @@ def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_wei
     found = import_network(tmp_path/"net.keras")
     assert [one.layer for one in found.differences][-1] == "softmax" and len(found.differences) == 2
     assert max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("before", [{}, {"scale": 1/255}, {"scale": 1, "offset": -120.0}, {"scale": 30.0}])
+@pytest.mark.parametrize("wrong", ["as it is", "weights", "one weight", "biases", "one bias"])
+def test_a_last_layer_that_computes_something_else_is_refused_though_keras_shows_a_softmax_alone(keras, before, wrong, tmp_path):
+    """Of noise, whose scores are mostly so far apart that the softmax is 0 and 1, whatever the last layer."""
+    L = keras.layers
+    drawn(keras, [*([L.Rescaling(**before)] if before else []), L.Conv2D(4, 3, activation="relu"), L.Flatten(),
+                  L.Dense(5, activation="softmax")]).save(tmp_path/"net.keras")
+    foreign = read(tmp_path/"net.keras")
+    seen = seen_by(foreign)
+    lowered = to_network(foreign, seen, "made")
+    w, b = (lowered.network.layers[-1].parameters[key] for key in "wb")
+    if wrong == "weights":
+        w *= 3
+    elif wrong == "one weight":
+        w[np.abs(w).argmax() // 5, 4] *= -1
+    elif wrong == "biases":
+        b += 0.5*np.arange(5, dtype=np.float32)
+    elif wrong == "one bias":
+        b[4] -= 0.5
+    found = compare(foreign, seen, lowered)
+    assert found[-1].layer == "softmax" and not found[-1].hidden
+    if wrong == "as it is":
+        assert found[-1].relative < 1e-5
+    else:
+        with pytest.raises(zfcore.Expected, match="softmax: expected what the file's own engine computes"):
+            check_all("net", found)
+
+
+@pytest.mark.parametrize("biases, told", [([0, 200, 400], True), ([0, 2, 4], False)])
+def test_where_no_picture_shows_the_last_layer_a_note_says_that_it_is_not_checked(keras, biases, told, tmp_path):
+    model = drawn(keras, [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")])
+    model.layers[-1].bias.assign(biases)
+    model.save(tmp_path/"net.keras")
+    notes = "\n".join(import_network(tmp_path/"net.keras").notes)
+    assert ("the last layer is not checked: Keras" in notes) == told
 
 
 def test_a_grey_network_and_one_with_channels_first_are_as_keras_has_them(keras, tmp_path):
@@ -455,7 +526,7 @@ def described(module, kind, registered=None, /, **config):
     described("keras.layers", "Zeros"), described("keras", "initializers.Zeros"), described("keras.utils", "get_file"),
     described("builtins", "function"), {"class_name": "__typespec__", "config": [], "spec_name": "x"},
     {"module": ["os"], "class_name": ["system"]}, described("keras", "Sequential", layers=[])])
-@pytest.mark.parametrize("place", ["a field", "what a node reads", "how it was built", "beside all"])
+@pytest.mark.parametrize("place", ["a field", "what a node reads", "how it was built", "beside all", "beside the layers", "a model within"])
 def test_a_file_that_names_what_keras_is_not_to_make_never_reaches_it(saved, tmp_path, thing, suffix, place, keras, monkeypatch):
     path = copied(saved, tmp_path, suffix)
     assert read(path).engine is not None
@@ -467,6 +538,12 @@ def test_a_file_that_names_what_keras_is_not_to_make_never_reaches_it(saved, tmp
             row["config"]["kernel_initializer"] = {"class_name": "Zeros", "config": {"inner": [thing]}}
         elif place == "what a node reads":
             row["inbound_nodes"] = [{"args": [], "kwargs": {"x": thing}}]
+        elif place == "beside the layers":
+            model["config"]["inner"] = thing
+        elif place == "a model within":
+            flip = described("keras.layers", "RandomFlip", name="flip", seed=thing)
+            model = described("keras", "Sequential", name="all", layers=[model["config"]["layers"][0],
+                              described("keras", "Sequential", name="augment", layers=[flip]), *model["config"]["layers"][1:]])
         else:
             (row if place == "how it was built" else model)["build_config"] = {"inner": thing}
         return json.dumps(model)

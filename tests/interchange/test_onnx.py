@@ -256,6 +256,84 @@ def test_the_certificate_sees_what_lies_before_the_first_layer(kind, tmp_path):
         check_all(path, compare(foreign, seen, to_network(foreign, seen, "other")))
 
 
+LAST = {"colours": np.float32([[[[123.7, 116.8, 103.9]]]]), "three": np.float32([58, 57, 50]), "factor": np.float32([255]), "half": np.float32(-0.5),
+        "picture": 50 + 20*drawn((9, 9, 3), 1), "grey": 50 + 20*drawn((1, 9, 9, 1), 2), "w": drawn((4, 3, 3, 3))}
+TURNED = ("Transpose", [], {"perm": [0, 3, 1, 2]})
+
+
+@pytest.mark.parametrize("kind", [FLOAT, onnx.TensorProto.UINT8])
+def test_what_stands_before_the_axes_are_turned_is_as_onnxruntime_has_it(kind, tmp_path):
+    """Drawn heads on (N,H,W,C), the form of TensorFlow's exports."""
+    heads = [("Sub", ["colours"]), ("Div", ["three"]), ("Add", ["three"]), ("Div", ["factor"]), ("Mul", ["half"]), ("Sub", ["picture"]),
+             ("Add", ["grey"]), ("Identity", []), helper.make_node("Sub", ["colours", "c"], ["r"], "from")]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 9, 9, 3)).astype(np.float32 if kind == FLOAT else np.uint8)
+    cast = helper.make_node("Identity" if kind == FLOAT else "Cast", ["x"], ["c"], "cast", **({} if kind == FLOAT else {"to": FLOAT}))
+    for k in range(16):
+        drawn_heads = [heads[n] for n in rng.integers(0, len(heads) - 1, k % 4)]
+        own = [cast, *([heads[-1]] if k % 3 == 0 else []), *drawn_heads]
+        path = chain(tmp_path/"a.onnx", (9, 9, 3), [*own, TURNED, ("Conv", ["w"]), ("Relu", []), ("Flatten", [])], LAST, kind=kind)
+        found = import_network(path)
+        ours, _ = found.lowered.network.forward(pixels.transpose(3, 1, 2, 0).astype(np.float32) - found.lowered.mean[..., None])
+        theirs = runtime(path, pixels)
+        np.testing.assert_allclose(ours.T, theirs, atol=1e-5*np.abs(theirs).max(), err_msg=str(own))
+        assert len(found.differences) == 2 and max(one.relative for one in found.differences) < 1e-5
+
+
+@pytest.mark.parametrize("node, got", [
+    (("Relu", []), "got Relu"), (("Pad", ["pads"]), "got Pad"), (("Clip", ["zero"]), "got Clip"), (("Neg", []), "got Neg"),
+    (("Sub", ["column"]), "got a constant of shape (9, 1)"), (("Mul", ["grey"]), "got a constant of shape (1, 9, 9, 1)")])
+def test_what_cannot_stand_before_the_axes_are_turned_is_told_so(node, got, tmp_path):
+    constants = {**LAST, "pads": np.array([0, 1, 1, 0, 0, 1, 1, 0]), "zero": np.float32(0), "column": drawn((9, 1))}
+    for before in ([], [("Sub", ["colours"])]):
+        with pytest.raises(Unsupported) as refused:
+            read(chain(tmp_path/"a.onnx", (9, 9, 3), [*before, node, TURNED, ("Conv", ["w"])], constants))
+        assert f"node{len(before)}: expected before the Transpose to N,C,H,W a cast, and sums" in str(refused.value)
+        assert got in str(refused.value) and "behind its Transpose, or without it" in str(refused.value)
+
+
+def test_numbers_that_the_file_has_in_another_order_are_not_held_against_ours(tmp_path):
+    """Those of sums and products between two Transposes, or of a factor 0, which cannot be folded into how pictures are seen."""
+    there, three = ("Transpose", [], {"perm": [0, 2, 3, 1]}), np.float32([2, 0, 3])
+    for shape, nodes in (((3, 9, 9), [("Relu", []), there, ("Mul", ["three"]), ("Add", ["three"]), TURNED, ("Conv", ["w"])]),
+                         ((9, 9, 3), [("Mul", ["three"]), TURNED, ("Conv", ["w"])])):
+        path = chain(tmp_path/"a.onnx", shape, nodes, {"three": three, "w": LAST["w"]})
+        assert differences(path) < 1e-5
+
+
+def test_a_mean_picture_may_be_the_same_for_all_channels(tmp_path):
+    for shape in ((9, 9, 1), (1, 9, 9)):
+        channels_last = shape[-1] == 1
+        path = chain(tmp_path/"a.onnx", (9, 9, 3) if channels_last else (3, 9, 9), [("Sub", ["mean"]), *([TURNED] if channels_last else []),
+                                                                                   ("Conv", ["w"]), ("Flatten", [])],
+                     {"w": LAST["w"], "mean": 50 + 20*drawn((1, *shape), 1)})
+        assert differences(path) < 1e-5
+        seen = import_network(path).lowered.mean
+        assert np.array_equal(seen, np.broadcast_to((50 + 20*drawn((1, *shape), 1)).reshape(1, 9, 9), (3, 9, 9)))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+def test_a_last_layer_that_computes_something_else_is_refused_behind_a_softmax(kind, shown, tmp_path):
+    """Whether the engine shows the scores too, as onnxruntime does, or not."""
+    path = chain(tmp_path/"a.onnx", (7, 7, 3), [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Sub", ["mean"]),
+                                                ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("Gemm", ["fc", "add"]), (kind, [])],
+                 {**CONV, **FC, "mean": np.float32([[[123.7]], [[116.8]], [[103.9]]]), "add": drawn(FC["fc"].shape[1:])},
+                 kind=onnx.TensorProto.UINT8)
+    foreign, seen, lowered = imported(path)
+    engine = foreign.engine
+    if not shown:
+        foreign.engine = lambda x, names: {lowered.probabilities: engine(x, [lowered.probabilities])[lowered.probabilities]}
+    found = compare(foreign, seen, lowered)
+    assert (found[-1].layer == "softmax") != shown and found[-1].relative < 1e-5 and not found[-1].hidden
+    for key, change in (("w", lambda w: 3*w), ("b", lambda b: b + 0.5*np.arange(len(b), dtype=np.float32))):
+        right = lowered.network.layers[-1].parameters[key].copy()
+        lowered.network.layers[-1].parameters[key][:] = change(right)
+        with pytest.raises(Expected, match="expected what the file's own engine computes"):
+            check_all(path, compare(foreign, seen, lowered))
+        lowered.network.layers[-1].parameters[key][:] = right
+
+
 def test_pixels_that_are_no_whole_numbers_enter_behind_the_cast(tmp_path):
     """Grey ones, and such as less a mean are below 0, which the file's input cannot hold."""
     for C, how in ((1, {}), (3, {"mean": (103.5, 117, 124)})):

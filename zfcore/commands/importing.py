@@ -63,7 +63,7 @@ def in_words(found, answers):
     weights = sum(array.size for of_layer in network.parameters().values() for array in of_layer.values())
     yield (f"{printable(foreign.path)} ({foreign.format}): {'x'.join(map(str, foreign.input_shape))}, "
            f"{plural(len(found.classes), 'class')}, {weights:,} parameters")
-    yield f"sees:   {found.seen.in_words()}"
+    yield f"sees:   {found.lowered.seen.in_words()}"
     for line in found.notes:
         yield f"note:   {printable(line)}"
     if found.differences:

@@ -93,6 +93,8 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
     unchecked = [] if found else ["parity not checked: " + (f"{foreign.engine_name} does not show the scores" if foreign.engine
                                                             else
                                                             foreign.engine_hint or "no engine of this format is here")]
+    if found and found[-1].hidden:
+        unchecked = [f"the last layer is not checked: {foreign.engine_name} shows its softmax alone, which hides scores at any contrast"]
     notes = [*foreign.notes, *seen.assumed, *lowered.folded, *of_classes, *unchecked]
     return Imported(foreign, seen, lowered, classes, found, notes)
 

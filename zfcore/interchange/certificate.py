@@ -2,10 +2,11 @@
 
 Both are given the same pictures, of random pixels, or inputs that somebody brings with the answers; each layer's largest
 difference is held against its largest value. Float32 sums in another order differ by about 1e-6 of that; a network whose scores
-differ by more than LIMIT is not the one in the file.
+differ by more than LIMIT is not the one in the file. Where an engine shows no scores but their softmax, its logarithm is held
+against them: of pictures that are faded until no probability is lost in rounding to 0, which would tell nothing of the last layer.
 """
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,19 @@ from zfcore.ops.softmax_loss import softmax
 
 LIMIT = 5e-5                      # of the largest score
 PICTURES, SEED = 2, 1
+LEAST = -60.0                     # logarithm of a probability that float32 still has well
+FADED = 6                         # times that the contrast of pictures is divided by 4: to 1/16 of a pixel
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest difference of a layer's outputs from those of the file's own engine, and their largest value."""
+    """Largest difference of a layer's outputs from those of the file's own engine, and their largest value. `hidden`: what the
+    engine shows tells nothing of them."""
     layer: str
     shape: tuple[int, ...]
     absolute: float
     largest: float
+    hidden: bool = False
 
     @property
     def relative(self) -> float:
@@ -54,7 +59,36 @@ def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Dif
     p = theirs.get(lowered.probabilities or "")                      # an engine that fuses its softmax does not show the scores
     if p is None or y.ndim != 2:
         return []
-    return [*found, difference("softmax", softmax(to_host(y)), np.exp(p) if (p <= 0).all() else np.asarray(p))]
+    return [*found, behind_softmax(foreign, seen, lowered, x, to_host(y), np.asarray(p))]
+
+
+def behind_softmax(foreign: Foreign, seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], scores: NDArray[Any],
+                   p: NDArray[Any]) -> Difference:
+    """The Difference of the scores (classes,N) of pictures x (N,C,H,W) from those of which the engine shows the softmax p alone.
+    While a class has next to none of it, whose score it hides, pictures come nearer to the one that the first layer sees as 0."""
+    H, W = x.shape[2:]
+    top = (lowered.mean.shape[1] - H)//2
+    nothing = seen.of_pixels(lowered.mean[None, :, top:top + H, top:top + W].transpose(0, 2, 3, 1))
+    for faded in range(FADED + 1):
+        if faded:
+            x = nothing + (x - nothing)/np.float32(4)
+            p = np.asarray(foreign.engine(x, [lowered.probabilities])[lowered.probabilities])  # type: ignore[misc, list-item, index]
+            with np.errstate(over="ignore", invalid="ignore"):
+                scores = to_host(lowered.network.forward(entering(seen, lowered, x))[0])
+        found, hidden = of_scores(scores, p.reshape(len(p), -1))
+        if not hidden or not found.relative <= LIMIT:
+            return found
+    return replace(found, hidden=True)
+
+
+def of_scores(scores: NDArray[Any], p: NDArray[Any]) -> tuple[Difference, bool]:
+    """(the Difference of scores (classes,N), up to a number for each picture, from the logarithm of a softmax p (N,classes), or
+    from p if that is one; whether p hides a score)."""
+    with np.errstate(divide="ignore", invalid="ignore"):             # told by `check_same`
+        theirs = p if (p <= 0).all() else np.log(p)
+        ours, theirs = (np.maximum(one - one.max(axis=0), LEAST) for one in (scores, theirs.T))
+    one = replace(difference("softmax", ours, theirs.T), largest=float(np.abs(scores).max()))
+    return one, len(scores) == 1 or bool((theirs <= LEAST).any())
 
 
 def entering(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32]) -> NDArray[np.float32]:

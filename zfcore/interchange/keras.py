@@ -22,8 +22,8 @@ from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Node, Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding,
-                                        unsupported)
+                                        Node, Padding, Probabilities, Rectifier, Unsupported, Window, in_a_row, nothing_beside,
+                                        padding, unsupported)
 
 MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
 MOST_PARTS = 100                  # groups and arrays in the group of a layer, which has its weights in one or two more
@@ -145,13 +145,13 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     outputs = [before] if kind == "Sequential" else list(_histories(inner.get("output_layers")))
     if len(outputs) != 1:
         raise unsupported(path, "output_layers", "one output", ", ".join(outputs)[:200] or "none", "networks of several heads")
-    row = in_a_row(path, nodes, first, outputs[0])
+    row = [node for node in in_a_row(path, nodes, first, outputs[0]) if not (isinstance(node, Dropping) and node.ratio == 0)]
+    left_out = [one for layer in layers for one in (layer, *layer.inner()) if one.kind in ONLY_IN_TRAINING]
     notes = [f"{node.name}: means of the pixels that lie within the maps, as Keras on TensorFlow has them; on PyTorch it "
              f"repeats pixels of "
              "the border where the padding is uneven" for node in row
              if isinstance(node, AveragePooling) and node.window is not None and node.window.pads == "same_upper"]
-    notes += [f"{layer.name}: {layer.kind} does nothing but in training, and is left out" for layer in layers
-              if layer.kind in ONLY_IN_TRAINING]
+    notes += [f"{layer.name}: {layer.kind} does nothing but in training, and is left out" for layer in left_out]
     foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(path, model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
@@ -182,6 +182,19 @@ class _Layer:
         """The sentence about something that the layer has."""
         return unsupported(self.path, f"{self.name} ({self.kind})", expected, said(got) if not isinstance(got, str) else got,
                            needed)
+
+    def inner(self):
+        """The layers of a Sequential within the model, all of which work in training alone; () of another layer."""
+        if self.kind not in MODELS:
+            return ()
+        rows = listed(OBJECT, MOST_LAYERS, 1)(f"{self.path}: {self.name}: layers", self.config.get("layers"))
+        found = [_Layer(self.path, row) for row in rows]
+        other = next((layer for layer in found if layer.kind not in ("InputLayer", *ONLY_IN_TRAINING)), None)
+        if self.kind != "Sequential" or other is not None:
+            raise Unsupported(f"{self.path}: {self.name} ({self.kind})", "within the model no other, but a Sequential of layers that work "
+                              "in training alone", f"one with {other.name} ({other.kind})" if other else self.kind,
+                              "put its layers into the model itself")
+        return found
 
     def shape(self):
         """Shape of the pictures that enter, where the layer says it; None elsewhere."""
@@ -274,6 +287,8 @@ def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], la
         raise layer.refuse("a layer of Keras 2 or 3",
                            f"one of Keras 1, which has {min(old)} and does not say whether its kernels are "
                            "turned round", "it loaded by Keras 1.2 or 2 and saved by Keras 2")
+    if layer.inner():
+        return [Dropping(layer.name, reads, layer.name, 0.0)]
     if layer.kind not in _MAKE:
         raise layer.refuse("a layer that zfcore has", layer.kind, "a layer for it, or networks that branch")
     activation = layer.config.get("activation", "linear") if layer.kind in ("Conv2D", "Dense", "Activation") else "linear"
@@ -290,7 +305,7 @@ def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], la
     made = made if found else reads
     if behind:
         return [*found, behind(f"{layer.name}_{activation}" if found else layer.name, made, layer.name)]
-    return found or [Affine(layer.name, reads, layer.name, np.ones(1), np.zeros(1))]                 # it does nothing
+    return found or [Dropping(layer.name, reads, layer.name, 0.0)]                 # it does nothing
 
 
 _ACTIVATIONS: dict[Any, Any] = {"linear": None, "relu": Rectifier, "softmax": Probabilities}
@@ -499,9 +514,14 @@ def _is_among(classes: set[tuple[object, object]], thing: Mapping[str, Any]) -> 
 def _beyond_loading(path: Path, model: Mapping[str, Any], layers: Sequence[_Layer]) -> str:
     """A line about something for which Keras is not to load the file, or would compute it in other numbers; "" where there is
     none."""
-    strange = [] if _is_among(OUTERMOST, model) else [model]
+    models = [model, *(layer.row for layer in layers if layer.inner())]
+    strange = [one for one in models if not _is_among(OUTERMOST, one)]
     # what it was trained by Keras loads of no .keras
-    left = [value for key, value in model.items() if key != "compile_config" or path.suffix != ".keras"]
+    left = [value for key, value in model.items() if key != "config" and (key != "compile_config" or path.suffix != ".keras")]
+    if isinstance(config := model.get("config"), dict):
+        left.append({key: value for key, value in config.items() if key != "layers"})
+    for layer in layers:                                   # a model may be one of these, and nothing else
+        left += layer.row.values() if layer.inner() else [layer.row]
     while left and not strange:
         thing = left.pop()
         if isinstance(thing, dict):
@@ -512,7 +532,7 @@ def _beyond_loading(path: Path, model: Mapping[str, Any], layers: Sequence[_Laye
             left += thing
     if strange:
         return f"the file names {said(strange[0]['class_name'])}, which is beyond what Keras is given to load"
-    for layer in layers:
+    for layer in (one for layer in layers for one in (layer, *layer.inner())):
         dtype = layer.config.get("dtype")
         dtype = dtype["config"].get("name") if isinstance(dtype, dict) and isinstance(dtype.get("config"), dict) else dtype
         if dtype not in (None, "float32"):

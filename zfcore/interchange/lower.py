@@ -34,10 +34,12 @@ EPS = 1e-5                        # of a BatchNorm that stands for a scaling and
 
 @dataclass
 class Lowered:
-    """`network`, with its weights; `mean` (3,size,size), which is subtracted from pictures; of each layer that gives what a
-    node gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form;
-    `probabilities`, the file's name of what the softmax gives that was left out."""
+    """`network`, with its weights; `seen`, how it sees pixels with what the file itself does to them first, and its `mean`
+    (3,size,size), which is subtracted from pictures; of each layer that gives what a node gave, `tensors` {layer: the file's name
+    of that}; `folded`, a line for each thing that was brought into another form; `probabilities`, the file's name of what the
+    softmax gives that was left out."""
     network: Network
+    seen: Preprocessing
     mean: NDArray[np.float32]
     tensors: dict[str, str]
     folded: list[str]
@@ -55,7 +57,7 @@ def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
         raise check.Expected(foreign.path, "layers between pictures and scores", "none")
     work.see_pixels(seen)
     network = work.network(name, (3, H, W))
-    return Lowered(network, seen.mean_image(), work.tensors, work.folded, work.probabilities)
+    return Lowered(network, seen, seen.mean_image(), work.tensors, work.folded, work.probabilities)
 
 
 def as_it_is(foreign: Foreign, name: str) -> Network:

@@ -10,7 +10,7 @@ nothing is guessed.
 """
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -34,6 +34,9 @@ from zfcore.interchange.onnx_tensors import (BFLOAT16, BOOL, COMPUTED, DOUBLE, F
 from zfcore.interchange.protobuf import parse
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
+BACK, FORTH = (0, 3, 1, 2), (0, 2, 3, 1)           # N,H,W,C to N,C,H,W, and the other way
+OF_MAPS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "BatchNormalization", "Flatten",
+           "Reshape"}                              # which see in pictures what zfcore's layers see
 LARGE = 2**16                                      # bytes of a constant
 MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows and of what lies around
 HIGHEST = float(np.finfo(np.float32).max)
@@ -98,8 +101,7 @@ class _Reader:
         self.version = self._version()
         self.initialisers = self._initialisers()
         self.first, self.batch, self.dtype = self._input()
-        # what the file itself is given, and how often its axes are turned, N,H,W,C to N,C,H,W, before `first`
-        self.source, self.source_dtype, self.turns = self.first, self.dtype, 0
+        self.source, self.source_dtype = self.first, self.dtype               # what the file itself is given, before any cast
 
     def foreign(self):
         """The Foreign."""
@@ -109,7 +111,11 @@ class _Reader:
                                  f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
                                  "zfcore would need several heads" if outputs else "")
         with np.errstate(all="ignore"):                   # numbers that are too large for anything are refused later, as such
-            for node in self._ordered(outputs[0]):
+            nodes = self._ordered(outputs[0])
+            if self._is_turned(nodes):
+                H, W, C = self.first.shape
+                self.source = self.values[self.first.name] = self._head(Flow(self.first.name, (C, H, W), "hwc"))
+            for node in nodes:
                 self._step(node)
         last = self.values.get(outputs[0])
         if not isinstance(last, Flow) or not self.row:
@@ -127,7 +133,7 @@ class _Reader:
         if even is not None:
             found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"
         elif find_spec("onnxruntime"):
-            found.engine = Engine(self.path, self.source, self.source_dtype, self.turns, self.first, self.batch, self.aliases)
+            found.engine = Engine(self.path, self.source, self.source_dtype, self.first, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
             from onnx import helper
             kinds = {helper.np_dtype_to_tensor_dtype(self.dtype), *(tensor.data_type for tensor in self.initialisers.values())}
@@ -215,6 +221,18 @@ class _Reader:
             raise check.Expected(f"{self.path}: {called(needed[error.args[1][0]])}", "nodes that lead from pictures to scores",
                                  "ones that lead round in a circle") from None
 
+    def _is_turned(self, nodes):
+        """Return whether the pictures are (N,H,W,C): whether, before a layer reads them, their axes are turned to N,C,H,W."""
+        at = self.first.name
+        for node in nodes:
+            if at in node.input and node.op_type != "Shape":
+                if node.op_type in OF_MAPS:
+                    return False
+                if node.op_type == "Transpose":
+                    return any(tuple(entry.ints) == BACK for entry in node.attribute)
+                at = next(iter(node.output), "")
+        return False
+
     # ------------------------------------------------------------------------------------------------------ node after node
     def _step(self, node):
         inputs = [self._value(node, name) if name else None for name in node.input]
@@ -244,6 +262,8 @@ class _Reader:
         else:
             if self.dtype.kind != "f" and node.op_type not in ("Cast", "Transpose", "Identity"):
                 raise self._unsupported(node, "pictures that are cast to float before", self.dtype)
+            if flows[0].order == "hwc" and self._only_pictures() and node.op_type not in ANY_ORDER:
+                raise self._before_turning(node, node.op_type)
             if not isinstance(inputs[0], Flow) and node.op_type not in EITHER:
                 raise self._unsupported(node, f"maps or units as the first input of {node.op_type}", "a constant")
             made = LAYERS[node.op_type](self, node, a, *inputs)
@@ -509,6 +529,16 @@ class _Reader:
                                "export the network without this node; if it turns them round, --channels bgr does that")
         return self._unsupported(node, "maps in their order", "another order", "a layer for it")
 
+    def _only_pictures(self):
+        """Return whether of the pictures that enter nothing else was made so far."""
+        return all(isinstance(node, (Affine, Subtraction)) for node in self.row)
+
+    def _before_turning(self, node, got):
+        """The sentence about a node that sees pictures (N,H,W,C)."""
+        return Unsupported(f"{self.path}: {called(node)}", "before the Transpose to N,C,H,W a cast, and sums and products with one number, "
+                           "one for each channel (the last axis) or a mean picture", got, "export the network with this behind its "
+                           "Transpose, or without it")
+
     def _known(self, node, values, what):
         """Whole numbers, as a list, that are attributes or constants."""
         values = np.asarray([] if values is None else values)
@@ -586,10 +616,10 @@ class _Reader:
         c = np.asarray(self._constant(node, c, "its other input"), np.float64)
         if op == "Div" and constant_first:
             raise self._unsupported(node, "maps divided by a constant", "a constant divided by maps")
-        if op in ("Add", "Sub") and not constant_first and self._is_picture(flow, c):
+        if op in ("Add", "Sub") and not constant_first and (picture := self._picture(flow, c)) is not None:
             self.preprocessing.update(size=flow.shape[1])
             self.notes.append(f"{called(node)}: a picture, which the file itself {'subtracts' if op == 'Sub' else 'adds'}")
-            return self._add(node, Subtraction, flow, flow.shape, picture=(c if op == "Sub" else -c).reshape(flow.shape))
+            return self._of_each(node, flow, Subtraction, picture=picture if op == "Sub" else -picture)
         c = self._each(node, a, flow, c)
         if op == "Div" and not c.all():
             raise self._unsupported(node, "numbers other than 0 to divide by", 0)
@@ -597,7 +627,14 @@ class _Reader:
             scale, shift = (-1 if op == "Sub" and constant_first else 1), (-c if op == "Sub" and not constant_first else c)
         else:
             scale, shift = (c if op == "Mul" else 1/c), 0
-        return self._add(node, Affine, flow, flow.shape, scale=scale + np.zeros_like(c), shift=shift + np.zeros_like(c))
+        return self._of_each(node, flow, Affine, scale=scale + np.zeros_like(c), shift=shift + np.zeros_like(c))
+
+    def _of_each(self, node, flow, kind, **what):
+        """Put a node behind `flow`, in whatever order its axes are, that does the same wherever they stand."""
+        made = self._add(node, kind, Flow(flow.name, flow.shape), flow.shape, **what)
+        if flow.order != "chw":
+            self.aliases[made.name] = ""                   # the file has its numbers in another order
+        return replace(made, order=flow.order)
 
     def _each(self, node, a, flow, c):
         """A constant that is broadcast to every pixel of a map, (C,) or (1,)."""
@@ -609,15 +646,24 @@ class _Reader:
             c = c.reshape(*c.shape, *[1]*(rank - axis - c.ndim))
         if c.size == 1 and c.ndim <= rank:
             return c.reshape(1)
-        if (1,)*(rank - c.ndim) + c.shape != (1, flow.shape[0], *[1]*(rank - 2)) or flow.order != "chw":
+        if (1,)*(rank - c.ndim) + c.shape != (1, *Flow("", (flow.shape[0], *[1]*(rank - 2)), flow.order).axes):
+            if flow.order == "hwc" and self._only_pictures():
+                raise self._before_turning(node, f"a constant of shape {c.shape}")
             raise self._unsupported(node, "one number, or one for each map or unit", f"shape {c.shape}",
                                     "a constant for every pixel")
         return c.reshape(-1)
 
-    def _is_picture(self, flow, c):
-        """Return whether c is a number for every pixel of the pictures that enter, of which so far nothing else was made."""
-        return (all(isinstance(node, (Affine, Subtraction)) for node in self.row) and len(flow.shape) == 3 and flow.order == "chw"
-                and math.prod(flow.shape[1:]) > 1 and c.shape in (flow.shape, (1, *flow.shape)))
+    def _picture(self, flow, c):
+        """c as (C,H,W) where it has a number for every pixel of the pictures that enter, or one for all channels of each, of which
+        so far nothing else was made; else None."""
+        if not self._only_pictures() or len(flow.shape) != 3 or math.prod(flow.shape[1:]) == 1:
+            return None
+        C, H, W = flow.shape
+        whole, grey = flow.axes, Flow("", (1, H, W), flow.order).axes
+        if c.shape not in {whole, (1, *whole)} | ({grey, (1, *grey)} if self.version >= 7 else set()):
+            return None
+        c = c.reshape(c.shape[-3:])
+        return np.broadcast_to(c.transpose(2, 0, 1) if flow.order == "hwc" else c, flow.shape)
 
     def _head(self, flow):
         self.first = flow
@@ -713,13 +759,8 @@ class _Reader:
         perm = tuple(a.perm if a.perm is not None else range(rank)[::-1])
         if perm == tuple(range(rank)):
             return x
-        back, forth = (0, 3, 1, 2), (0, 2, 3, 1)
-        if rank == 4 and perm == back and x.order == "hwc" or perm == forth and x.order == "chw":
-            return Flow(x.name, x.shape, "chw" if perm == back else "hwc")
-        if rank == 4 and perm == back and x.name == self.first.name:
-            H, W, C = x.shape
-            self.turns += 1
-            return self._head(Flow(node.output[0], (C, H, W)))
+        if perm == BACK and x.order == "hwc" or perm == FORTH and x.order == "chw":
+            return Flow(x.name, x.shape, "chw" if perm == BACK else "hwc")
         raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
 
 
@@ -735,6 +776,7 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
           "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
 
+ANY_ORDER = {"Add", "Sub", "Mul", "Div", "Cast", "Identity", "Transpose"}
 EITHER = {"Max", "Add", "Sub", "Mul", "Div", "Gemm", "MatMul"}        # which ask themselves which of their inputs is a constant
 
 
@@ -769,14 +811,13 @@ def _version_of(*packages):
 # ------------------------------------------------------------------------------------------------------------- onnxruntime
 @dataclass
 class Engine:
-    """Computes tensors of the file at `path` with onnxruntime. What enters the file is `source`, of `dtype`; its axes are turned
-    `turns` times, and it is cast, before the Flow `first`. `batch` pictures enter at once (None: as many as there are);
+    """Computes tensors of the file at `path` with onnxruntime. What enters the file is `source`, of `dtype`, and behind its cast
+    the Flow `first`. `batch` pictures enter at once (None: as many as there are);
     `aliases` are names that the file has others for, or none, "". What the file has in 16 or 64 bits is given to it in 32: its
     own rounding in 16 is larger than many an error, which it would hide, and in 64 it has no convolution."""
     path: Path
     source: Flow
     dtype: np.dtype[Any]
-    turns: int
     first: Flow
     batch: int | None
     aliases: Mapping[str, str]
@@ -801,14 +842,12 @@ class Engine:
     def _entering(self, x):
         """(the Flow at which x (N,C,H,W) enters, x as it is there): what the file itself is given, so that all that it does to
         pictures is computed too; but behind its cast for numbers that its input cannot hold."""
-        as_given = x.astype(np.float32)
-        for _ in range(self.turns):
-            as_given = as_given.transpose(0, 2, 3, 1)
+        as_given, behind = (x.transpose(0, 2, 3, 1) if flow.order == "hwc" else x for flow in (self.source, self.first))
         if self.dtype.kind == "f":
-            return self.source, as_given
+            return self.source, as_given.astype(np.float32)
         with np.errstate(invalid="ignore"):
             whole = as_given.astype(self.dtype)
-        return (self.source, whole) if (whole == as_given).all() else (self.first, x.astype(np.float32))
+        return (self.source, whole) if (whole == as_given).all() else (self.first, behind.astype(np.float32))
 
     def _session(self, model):
         import onnxruntime

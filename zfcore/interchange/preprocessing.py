@@ -4,7 +4,7 @@ zfcore subtracts a mean image of RGB pixels, 0..255, and no more. The rest is pu
 do it as well: a factor of a channel, another order, the grey of three.
 """
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Preprocessing:
         rgb = own[:, ::-1] if self.channels == "bgr" else np.broadcast_to(own, (len(x), 3, *x.shape[2:]))
         return np.moveaxis(rgb, 0, -1)
 
-    def of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def of_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """RGB pictures (N,size,size,3) -> (N,C,size,size), as the network was made for."""
         x = np.moveaxis(pixels.astype(np.float64), 3, 1)
         if self.channels == "grey":
