@@ -316,7 +316,8 @@ def test_the_control_of_figure_4_tells_what_a_layer_does_from_what_lies_below_it
     earlier = replace(later, network=network, epoch=1)
     monkeypatch.setattr(looking, "opened", lambda file, device: earlier if file.stem.endswith("1") else later)
     step = looking.growing.evolution([earlier, later], here.pictures, layers, {layer: [0] for layer in layers})
-    control = looking.by_own_weights(here, step, 0, here.pictures)
+    (tmp_path/"fig4").mkdir()
+    control = looking.by_own_weights(here, step, 0, here.asked("fig4", "evolution", "--part=val"))
     mean = {layer: (np.nanmean(step.changes[layer][0]), np.nanmean(control[layer])) for layer in layers}
     assert mean["conv3"][0] > 2*mean["conv1"][0] > 0 and mean["conv1"][1] == pytest.approx(mean["conv1"][0], rel=1e-3)
     assert all(mean[layer][1] < 0.01*mean[layer][0] for layer in layers[1:])

@@ -134,7 +134,7 @@ def evolving(setting):
     step = min(range(len(epochs) - 1), key=lambda k: abs(epochs[k] - epochs[-1]/4))
     span = f"from epoch {epochs[step]} to {epochs[step + 1]} of {epochs[-1]}"
     change, first = {layer: found.changes[layer][step] for layer in layers}, layers[0]
-    own = by_own_weights(setting, found, step, open_pictures(setting.asked("fig4", *words), setting.model))
+    own = by_own_weights(setting, found, step, setting.asked("fig4", *words))
     numbers = [number(f"{layer}: change of its projections {span}", change[layer], "1 - cosine", of="units")
                for layer in layers]
     numbers += [of_two_groups(f"{layer} still changes more than {first} {span}", change[layer], change[first], "1 - cosine",
@@ -154,21 +154,22 @@ def evolving(setting):
                    f"kept "
                    "epochs that begins nearest to a quarter of the training is judged. The control: of the network after that "
                    "step one layer has the weights of before, so that what moves is not what lies below it.",
-                   took={"pictures": found.total*(len(epochs) + 2*len(layers))})
+                   took={"pictures": found.total*len(epochs)})
 
 
-def by_own_weights(setting, found, step, pictures):
+def by_own_weights(setting, found, step, args):
     """{layer: (D,) changes}, the control of figure 4: how far the projections of the epoch after `step` are from those of the same
     network with this one layer as it was before the step. An upper layer sees the changes of all below it, and so may change
-    more than a lower one though it has settled."""
-    files, control = growing.kept_epochs(setting.run), {}
+    more than a lower one though it has settled. args: of the command that found it, whose pass is read again."""
+    files, layers, control = growing.kept_epochs(setting.run), list(found.units), {}
     earlier, later = (opened(files[epoch], setting.device) for epoch in found.epochs[step:step + 2].tolist())
-    with Bar(sum(growing.length(later.network, pictures, [layer], 2) for layer in found.units), "picture", "fig4, control") as bar:
-        for layer in found.units:
-            network = later.network.copy()
-            network[layer].parameters = earlier.network[layer].parameters
-            mixed = replace(later, network=network, epoch=earlier.epoch)
-            control[layer] = growing.evolution([mixed, later], pictures, [layer], {layer: [0]}, bar=bar).changes[layer][0]
+    pictures = open_pictures(args, setting.model)
+    file = top.pass_file(setting.folder("fig4")/f"strongest_{later.epoch:04}.h5", later, pictures, layers, 1, args.batch_size)
+    passed = top.top_activations(later, pictures, layers, 1, batch_size=args.batch_size, file=file)
+    for layer in layers:
+        network = later.network.copy()
+        network[layer].parameters = earlier.network[layer].parameters
+        control[layer] = growing.changes_since(replace(later, network=network), later, pictures, passed, layer)
     return control
 
 
@@ -472,7 +473,7 @@ ITEMS = (
          "The nine strongest pictures of a map show one thing, ever more of one class from layer 2 to 5.", strongest,
          seconds_of(3, projections=lambda setting: 2*9*60*setting.of(1, 2, 4)), no_convolution, unsettled=ONE),
     Item("fig4", "How do they come about?", "4, figure 4", "Low layers settle in a few epochs, upper ones only after 40 to 50.",
-         evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=8*300),
+         evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=10*300),
          no_epochs, unsettled=ONE),
     Item("fig5", "How far may a picture move?", "4, figure 5",
          "Small shifts take layer 1 far away, layer 7 only quasi-linearly; "

@@ -127,7 +127,7 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
             dead[layer].append(top.dead(layer).mean())
             if earlier is not None:
                 moved[layer].append(_moved(before, top, layer))
-                changes[layer].append(_changes(earlier, model, pictures, top, layer, bar))
+                changes[layer].append(changes_since(earlier, model, pictures, top, layer, bar))
     check.positive("epochs", len(epochs))
     joined = {name: {layer: np.concatenate([getattr(views, name) for views in strips[layer]], axis=1) for layer in layers}
               for name in ("projections", "values", "pictures")}
@@ -146,7 +146,7 @@ def _moved(before, top, layer):
     return (now != then)[now >= 0].mean() if (now >= 0).any() else np.nan
 
 
-def _changes(earlier, model, pictures, top, layer, bar):
+def changes_since(earlier, model, pictures, top, layer, bar=None):
     """(D,) of each unit 1 - cosine between the projections by both networks from the place in `top`; NaN where it does not
     fire."""
     dead = top.dead(layer)
