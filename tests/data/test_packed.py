@@ -1,6 +1,7 @@
 """The packed file, read: by any number of threads and processes, checked by the byte, every wrong file refused in a
 sentence."""
 import os
+import signal
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -12,7 +13,7 @@ from PIL import Image
 
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
-from zfcore.data import open_data
+from zfcore.data import open_data, packed
 from zfcore.data.loader import Pictures
 from zfcore.data.packed import create, open_packed
 from zfcore.data.transforms import CorruptImage
@@ -65,6 +66,23 @@ def encoding(request):
 @pytest.fixture
 def path(tmp_path, encoding):
     return write(tmp_path/"p.h5", encoding)
+
+
+@pytest.mark.parametrize("at", [1, 3, 9])
+def test_ctrl_c_while_hdf5_writes_is_heard_and_leaves_no_file(tmp_path, monkeypatch, at):
+    class Interrupted(packed._Writes):
+        count = 0
+
+        def write(self, data):
+            self.count += 1
+            if self.count == at:
+                signal.raise_signal(signal.SIGINT)
+            return super().write(data)
+
+    monkeypatch.setattr(packed, "_Writes", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path/"p.h5")
+    assert not list(tmp_path.iterdir())
 
 
 # -------------------------------------------------------------------------------------------------------- what is read
