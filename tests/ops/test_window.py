@@ -63,7 +63,7 @@ def test_taps_are_all_that_meet_the_map_and_of_a_window_far_larger_than_it_hardl
     for size, K, S, P in [*GEOMETRIES, (5, 2**24, 1, 0), (5, 2**24, 2**20, 2**24 - 1), (33, 2**24, 2**24, 2**23), (7, 2**24, 3, 2)]:
         out = output_size(size, K, S, P)
         met = taps_met(K, size, out, S, P)
-        assert len(met) <= min(K, size + (out - 1)*S) and set(met) <= set(range(K))
+        assert len(met) <= min(K, size + (out - 1)*S) and all(0 <= tap < K for tap in met)
         near = range(K) if K < 100 else {tap for tap in {*range(50), *range(K - 50, K), *(P - p*S + k for p in range(out)
                                                          for k in range(-9, 50))} if 0 <= tap < K}
         assert {tap for tap in near if any(0 <= p*S - P + tap < size for p in range(out))} <= set(met)

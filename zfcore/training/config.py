@@ -1,4 +1,5 @@
 """Every option of a training run: its default, its source, its checks, and the presets that set several at once."""
+import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -109,7 +110,8 @@ class TrainConfig:
     def lr_sum(self, pictures: int) -> float:
         """The learning rates of all steps over so many pictures, added up; as `forecast` without what --patience does."""
         steps = -(-pictures//self.batch_size)
-        return sum(self.lr_after(epoch)*steps for epoch in range(self.epochs))
+        ends = [0, *sorted(min(drop, self.epochs) for drop in self.drop_after), self.epochs]
+        return sum(self.lr_after(begin)*steps*(end - begin) for begin, end in itertools.pairwise(ends) if begin < end)
 
     def lr_after(self, epochs: int) -> float:
         """The learning rate after so many epochs by --drop-after, without what --patience does."""
