@@ -36,17 +36,18 @@ class Device:
     pinned      (shape, dtype) -> an uninitialised NumPy array, on the host, which the device can fetch by itself
     prefetch    iterator over (NumPy array, ...) -> one over (array there, ...), each copied while the caller still computes
                 on the one before; on the CPU the iterator itself
-    capture     function of arrays that returns nothing -> one with the same effect, whose launches are recorded once and
-                then repeated at the price of one; on the CPU the function itself. It takes NumPy arrays too, which it
-                sends, and must do the same whatever the arrays hold, and on the same memory but for them. A tuple among its
-                arguments is handed on as it is: for another one it is recorded again
+    capture     (function of arrays that returns nothing, `beyond`) -> one with the same effect, whose launches are recorded
+                once and then repeated at the price of one; on the CPU the function itself. It takes NumPy arrays too, which
+                it sends, and must do the same whatever the arrays hold. A tuple among its arguments is handed on as it is.
+                `beyond()` gives, in lists and dictionaries, what else it goes by: arrays, which it may change in place, and
+                numbers. For another tuple, other arrays there or other numbers it is recorded again
     beside      () -> what does work beside the caller's: `run(work)`, and `join()` to wait for it"""
     name: str
     description: str
     array: Callable[..., Array] = np.asarray
     pinned: Callable[..., NDArray[Any]] = np.empty
     prefetch: Callable[[Iterable[Any]], Iterator[Any]] = iter
-    capture: Callable[[Callable[..., None]], Callable[..., None]] = lambda work: work
+    capture: Callable[[Callable[..., None], Callable[[], Iterable[Any]]], Callable[..., None]] = lambda work, beyond: work
     beside: Callable[[], Any] = Thread
 
 

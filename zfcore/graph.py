@@ -10,31 +10,47 @@ import numpy as np
 from zfcore.backend import runs_kernels
 
 
-def capture(cupy, work):
-    """`work` as `Device.capture` has it. A call whose arrays have other shapes than the last call's runs launch by launch, as
-    the first call does, which also compiles and loads the kernels. The second one in a row is recorded after it has run, and
-    from then on a call is two copies and a launch. One graph is kept: an epoch's last, smaller batch does without."""
-    graph = last = None
+def capture(cupy, work, beyond=tuple):
+    """`work` as `Device.capture` has it. A call whose arrays have other shapes than the last call's, or which finds something
+    else beyond them, runs launch by launch, as the first call does, which also compiles and loads the kernels. The second one in
+    a row is recorded after it has run, and from then on a call is two copies and a launch. One graph is kept: an epoch's last,
+    smaller batch does without."""
+    graph = recorded = last = None
 
     def run(*arrays):
-        nonlocal graph, last
+        nonlocal graph, recorded, last
         shapes, parcel = _parcel(cupy.asarray, arrays)
-        before, last = last, shapes
-        if graph is not None and shapes == graph.shapes:
+        before, last = last, [shapes, *_leaves(beyond())]            # held, so that no other array gets the place of one of them
+        if graph is not None and _same(last, recorded):
             graph.replay(parcel)
-        elif shapes == before:
+        elif before is not None and _same(last, before):
             graph = None                       # an older one gives its memory back first
-            graph = _Graph(cupy, work, shapes, parcel)
+            graph, recorded = _Graph(cupy, work, shapes, parcel), last
         else:
             work(*_unpacked(shapes, parcel))
     return run
 
 
+def _leaves(tree):
+    """Yield what dictionaries, lists and tuples within one another end in."""
+    for one in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(one, (dict, list, tuple)):
+            yield from _leaves(one)
+        else:
+            yield one
+
+
+def _same(some, others):
+    """Return whether these are the same arrays, and equal in all else."""
+    return len(some) == len(others) and all(one is other or not hasattr(one, "shape") and one == other
+                                            for one, other in zip(some, others))
+
+
 class _Graph:
     """`work` on `parcel` (see `_parcel`) as a CUDA graph. Making one runs `work` once, for the caller; so does each replay.
 
-    A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, and of the
-    arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
+    A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, of those that
+    it finds beyond them, for which `capture` looks before each replay, and of the arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
     again stays with the graph. When the graph goes the pool is emptied: one that is dropped keeps its memory for good.
 
     While a stream is recorded nothing may wait for the device, copy to it or call cuBLAS, which CuPy refuses then; launches,
@@ -42,7 +58,7 @@ class _Graph:
     graphs.)"""
 
     def __init__(self, cupy, work, shapes, parcel):
-        self.shapes, self.parcel = shapes, [array.copy() for array in parcel]
+        self.parcel = [array.copy() for array in parcel]
         cupy.get_default_memory_pool().free_all_blocks()             # the steps so far have left as much as a graph takes
         self.memory, current = cupy.cuda.MemoryPool(partial(_block, cupy)), cupy.cuda.get_current_stream()
         finalize(self, self.memory.free_all_blocks).atexit = False   # then the process gives all back, CUDA's way
@@ -77,7 +93,7 @@ def _block(cupy, nbytes):
 
 
 def launch_by_launch(device, work):
-    """Stand-in for a graph: what `capture` of that `Device` gives, without ever recording."""
+    """Stand-in for a graph: what `capture` of that `Device` gives for `work`, without ever recording."""
     return lambda *arrays: work(*_unpacked(*_parcel(device.array, arrays)))
 
 

@@ -41,6 +41,9 @@ not come back equal, such as a tuple. Parameters are in `layer.parameters`, what
 `Network.init` or by a checkpoint. How products are formed is no part of it: the `precision` of a layer with weights is fp32 until
 `Network.use` says otherwise. In bf16 a copy of the weights, stored so, stands beside them (`copy_of`). Arrays of parameters are
 replaced by others, which the copy follows, and changed in place by SGD alone, which changes the copy too.
+
+On a GPU a training step is recorded and then repeated without Python. So what `forward` and `backward` go by besides their arguments
+lies in the layer's attributes: once one is replaced, the step is recorded anew. What changes from step to step they get as an array.
 """
 import zlib
 from abc import ABC, abstractmethod

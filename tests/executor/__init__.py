@@ -110,7 +110,7 @@ def launch(kernel, grid, values):
 
 
 backend.LAUNCHERS[ExecutorArray] = launch
-def capture(work):
+def capture(work, beyond):
     """`work` for arrays of which some are on the host still."""
     return lambda *arrays: work(*(value if isinstance(value, (ExecutorArray, tuple)) else array(value) for value in arrays))
 

@@ -101,6 +101,56 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one(options, counts, more):
     assert 0 < loss < 2*12*math.log(3) and 0 <= wrong <= 12 and 0 < clamped <= 2*11      # of two steps of the second epoch
 
 
+def others_weights(training):
+    training.network.load({name: {key: backend.to_host(array)/2 for key, array in of_layer.items()}
+                           for name, of_layer in training.network.parameters().items()}, training.device)
+
+
+def others_velocity(training):
+    training.optimizer.velocity = {name: {key: -array for key, array in of_layer.items()}
+                                   for name, of_layer in training.optimizer.velocity.items()}
+
+
+@pytest.mark.parametrize("replace", [
+    others_weights, others_velocity, lambda training: setattr(training.optimizer, "momentum", 0.5),
+    lambda training: training.network.use("bf16"), lambda training: training.network["drop6"].seeded(7),
+    lambda training: setattr(training, "totals", training.totals + 1)],
+    ids=["weights", "velocity", "momentum", "precision", "seed of dropout", "sums"])
+def test_what_a_step_goes_by_may_be_replaced_between_two_steps(options, counts, replace):
+    one, other = prepared(options), prepared(options)
+    other.captured = launch_by_launch(other.device, other.learn)
+    for number, (pictures, labels, indices) in enumerate(list(batches())[:4]*2):
+        for training in (one, other):
+            if number == 4:
+                replace(training)
+            training.one_step(training.device.array(pictures), labels, indices)
+        wanted, got = state(other), state(one)
+        assert all(got[key].tobytes() == array.tobytes() for key, array in wanted.items()), number
+    assert counts.launched == 2 + 2                        # two of four steps before, two of four after
+
+
+def test_two_trainings_of_one_network_take_turns(options, counts):
+    """The second replaces the arrays of both; the first goes on with those."""
+    def step(training, number):
+        for pictures, labels, indices in list(batches())[:number]:
+            training.one_step(training.device.array(pictures), labels, indices)
+
+    def in_turn(settle):
+        one = settle(prepared(options))
+        step(one, 4)
+        two = settle(Training("elsewhere", *Training.materials(one.config, network=one.network)))
+        step(two, 4)
+        step(one, 3)
+        return {**state(one), "totals of the second": backend.to_host(two.totals)}
+
+    def eager(training):
+        training.captured = launch_by_launch(training.device, training.learn)
+        return training
+    wanted, got = in_turn(eager), in_turn(lambda training: training)
+    assert counts.launched == 2 + 2 + 1
+    assert all(np.isfinite(array).all() and got[key].tobytes() == array.tobytes() for key, array in wanted.items())
+
+
 def many_maps(name, classes, size, keep_prob):
     return Network(name, (3, size, size), [
         Conv("conv1", 32, K=5, S=6), ReLU("relu1"), Conv("conv2", 40, K=3, S=2, P=1), ReLU("relu2"), Flatten("flatten"),

@@ -125,7 +125,7 @@ class Training:
     def settle(self) -> None:
         """Make what belongs to this process and this Training alone."""
         self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
-        self.beside, self.captured = self.device.beside(), self.device.capture(self.learn)
+        self.beside, self.captured = self.device.beside(), self.device.capture(self.learn, self.gone_by)
 
     def __getstate__(self) -> dict[str, Any]:
         """All else, for a copy or another process."""
@@ -473,6 +473,10 @@ class Training:
         self.is_broken = True
         yield
         self.is_broken = False
+
+    def gone_by(self) -> list[Any]:
+        """What a step goes by besides its arguments: each may be replaced between two steps, as `Network.load` does."""
+        return [self.totals, self.device_mean, vars(self.optimizer), *map(vars, self.network.layers)]
 
     def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array,
               lr: Array) -> None:
