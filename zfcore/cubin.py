@@ -39,7 +39,7 @@ def cached_cubin(kernel, arch):
     """The path of a file with the machine code, made by NVRTC unless an earlier run left it: a file is named by the
     hash of all that it depends on. It is renamed into place, so two processes may do this at the same time."""
     translation = _translation(kernel, arch)
-    path = cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
+    path = cache_folder() / (hashlib.sha256(repr((nvrtc.build(), translation)).encode()).hexdigest() + ".cubin")
     if not path.exists():
         cubin, _ = nvrtc.compile(*translation)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
