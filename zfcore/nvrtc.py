@@ -37,7 +37,7 @@ def version():
 
 
 def build():
-    """What tells one NVRTC from another that gives the same version but not, perhaps, the same machine code."""
+    """Numbers that tell one NVRTC from another that gives the same version but not, perhaps, the same machine code."""
     return *version(), os.path.getsize(library()._name)
 
 

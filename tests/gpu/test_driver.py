@@ -38,7 +38,7 @@ def test_cupy_sees_one_hopper_and_computes_on_it(cupy, gpu):
 def test_a_card_that_no_kernel_is_compiled_for_is_told_and_auto_takes_the_cpu(cupy, standin, monkeypatch, capability):
     monkeypatch.setattr(cupy.cuda, "Device", lambda number: SimpleNamespace(compute_capability=capability))
     monkeypatch.setattr(zfcore.gpu, "_architecture", zfcore.gpu._architecture.__wrapped__)        # which remembers
-    with pytest.raises(Expected, match=f"--device gpu: expected .* got {int(capability)/10}; .*use --device cpu"):
+    with pytest.raises(Expected, match=f"device gpu: expected .* got {int(capability)/10}; .*use device cpu"):
         select("gpu")
     assert select("auto").name == "cpu"
 
