@@ -330,6 +330,8 @@ def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
     assert correlation_with_projection(replace(found, projections=signed)) == pytest.approx(1, abs=1e-6)
     constant = replace(found, projections=np.zeros_like(found.projections))
     assert np.isnan(correlation_with_projection(constant))
+    for sums in (0.1, 0.3, 7e6):                                                          # whose means are rounded
+        assert np.isnan(correlation_with_projection(replace(found, sums=np.full_like(found.sums, sums)))), sums
     three = correlation_with_other_projections([found, shifted, constant])               # each with the one before it
     assert np.isnan(three[0]) and three[1] == pytest.approx(1, abs=1e-6) and three[2] == correlation_with_projection(shifted)
 
