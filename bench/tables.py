@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import recipes
+from bench.ranks import beyond
 from train.options import parser
 from train.step_time import Link, by_factors_seconds, clock, exchange_seconds, traffic
 from zfcore import networks
@@ -231,7 +232,7 @@ def ranks_table(results):
              "| ranks | ms a step (spread) | predicted | communication that nothing hides |", "|--:|--:|--:|--:|"]
     for ranks, of in report["steps"].items():
         median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
-        lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*of['share']:.0f} % |")
+        lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*beyond(of):+.0f} % |")
     lines += alone_table(report.get("alone", ()))
     for what, sizes in report["links"].items():
         lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
