@@ -6,9 +6,9 @@
         floor = max(case.traffic(N)/bandwidth, case.flops(N)/rate)          # seconds that no implementation goes under
 
 The layers' cases are read off the network, so a changed network changes them; of layers that do the same work one is
-measured. Traffic counts every array once that an operation is given and reads, and once that it returns, so twice what it changes in
-place: neither what its kernels read again nor what they leave for each other, which the headers of kernels/*.cu tell. Biases and
-other vectors of parameters count as nothing beside maps. A multiply-add is two FLOPs."""
+measured. Traffic counts every array once that an operation is given and reads, and once that it returns, so twice what it
+changes in place: neither what its kernels read again nor what they leave for each other, which the headers of kernels/*.cu tell.
+Biases and other vectors of parameters count as nothing beside maps. A multiply-add is two FLOPs."""
 from dataclasses import dataclass
 from collections.abc import Callable
 

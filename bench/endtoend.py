@@ -12,10 +12,10 @@ Ours are the loader and the step of `python -m train`, with what its user has by
 
 PyTorch has the same network and the same pictures, drawn or decoded and scaled by the same functions, in as many processes of
 DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with torch.compile; where all
-lies in memory, also without such processes. They cut and mirror bytes, which are what goes from process to process and lie as a
-batch that is channels last wants them; the mean is subtracted from a batch. The best counts. By itself it keeps nothing of what an
-epoch has made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that
-is not counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
+lies in memory, also without such processes. They cut and mirror bytes, which are what goes from process to process and lie as
+channels last wants them; the mean is subtracted from a batch. The best counts. By itself it keeps nothing of what an epoch has
+made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that is not
+counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
 import os
 import tempfile
@@ -122,8 +122,8 @@ def empty_cache():
 
 
 class Items:
-    """The data set as PyTorch's DataLoader takes one: item i is (the crop of picture i (CROP,CROP,3) uint8, label). Crops are drawn
-    when it is made, as those of every epoch here are alike; `in_memory`, pictures are too."""
+    """The data set as PyTorch's DataLoader takes one: item i is (the crop of picture i (CROP,CROP,3) uint8, label). Crops are
+    drawn when it is made, as those of every epoch here are alike; `in_memory`, pictures are too."""
 
     def __init__(self, dataset, in_memory=False):
         self.dataset, self.crops = dataset, list(zip(*random_crops(np.arange(len(dataset)), 0, 0, SIZE, CROP)))

@@ -5,7 +5,7 @@
     links    rows gathered and arrays exchanged between the ranks, from 4 bytes to 250 MB: median and spread over the rounds
     steps    training steps of one batch on 1, 2, 4 ... ranks, beside what train/step_time.py predicts of them from the time of
              a leaf on one rank and from the links, and which share of a step is neither arithmetic nor update: communication that
-             nothing hides, and chance, of which the step on one rank has nothing else
+             nothing hides, and chance
     plot     the same prediction for up to 1,024 ranks, with the batch that was measured and with as many pictures for each rank
 
 `mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What
@@ -302,7 +302,7 @@ def predicted(of, batch_size, ranks, own):
 
 def beyond(step):
     """The share of a step that its arithmetic and update by themselves do not take, of medians: what is communication, and what
-    differs by chance, which on one rank is all of it. Below 0 where they took longer by themselves."""
+    differs by chance. Below 0 where they took longer by themselves."""
     return (step["median"] - step["compute"] - step["update"])/step["median"]
 
 
