@@ -51,7 +51,7 @@ def main(rounds, folder):
     rounds = min(rounds, 3)
     record = Record(folder/"endtoend.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
                                              "rounds": rounds, "pictures": PICTURES})
-    print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
+    print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread), within a round")
     with tempfile.TemporaryDirectory() as jpegs:
         for kind, epoch in ROWS:
             name = f"tiny, {kind}, {epoch}"

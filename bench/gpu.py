@@ -192,7 +192,7 @@ def main(args, step=None):
 
 def measure(device, clock, report, args, path, step):
     """Add the rows of steps and cases to the report, and write it to `path` after each, if there is one."""
-    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which; ratios within a round")
     for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
         report["steps"].append(row)
         print(*step.lines(row), sep="\n", flush=True)
