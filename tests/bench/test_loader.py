@@ -2,7 +2,7 @@
 import argparse
 import itertools
 import json
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,26 +114,25 @@ def test_a_sample_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(roo
         dataset.picture(21)
 
 
-def test_rate_counts_from_the_first_batch_on_and_closes_what_it_was_given():
-    closed, times, sizes = [], [], []
+def test_rate_counts_from_the_first_batch_on_and_closes_what_it_was_given(monkeypatch):
+    closed, sizes, now = [], [], [0.0]
+    monkeypatch.setattr(loader, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def batches():
         try:
-            time.sleep(0.05)                                        # threads start, kernels load
+            now[0] += 50                                            # threads start, kernels load
             for n in itertools.chain([100], itertools.repeat(3)):
                 yield None, np.zeros(n), None
         finally:
             closed.append(True)
 
     def work(pictures, labels, indices):
-        time.sleep(0.004)
-        times.append(time.perf_counter())
+        now[0] += 0.004
         sizes.append(len(labels))
 
     held = batches()                                                # or dropping it would close it
-    found = rate(held, work)
-    assert closed == [True] and len(times) >= 3 and sizes[:2] == [100, 3]
-    assert found == pytest.approx(3*(len(times) - 1)/(times[-1] - times[0]), rel=0.1)
+    assert rate(held, work) == pytest.approx(3/0.004)
+    assert closed == [True] and sizes == [100, 3, 3, 3]             # until a hundredth of a second is over
 
 
 def test_shares_of_the_device_are_taken_within_a_round():
