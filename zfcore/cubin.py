@@ -20,6 +20,13 @@ def kernels_folder():
     raise Expected("kernels", f"a folder of .cu files beside or inside {here}", "none", "reinstall zfcore")
 
 
+def in_one_piece(source):
+    """The text `source` with kernels/device/ptx.cuh in the place of its #include, for CuPy, whose cache does not notice a changed
+    header."""
+    header = (kernels_folder() / "device" / "ptx.cuh").read_text().replace("#pragma once", "")
+    return source.replace("#include <ptx.cuh>", header)
+
+
 def compile_cubin(kernel, arch):
     """(machine code, log) of the file of `kernel` with its macros, for `arch` such as "sm_90a". The log tells registers,
     shared memory and spills of every kernel in it. Needs NVRTC but no GPU."""
