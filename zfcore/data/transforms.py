@@ -167,8 +167,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         raise ValueError("pixels of 32 bits or with a sign, whose white is not known")
     colour = picture.info.get("transparency")
     if picture.mode.startswith("I"):              # I;16, I;16B ...
-        ends = _black_and_white(picture)
-        picture = _in_bands(picture, "L", lambda band: _eight_bits(band, *ends, colour))
+        black, white = _black_and_white(picture)
+        picture = _in_bands(picture, "L", lambda band: _eight_bits(band, black, white, colour))
     elif picture.mode in ("1", "L", "RGB") and colour is not None:
         picture = _in_bands(picture, "RGB", lambda band: _keyed(band.convert("RGB"), colour))
     elif picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or colour is not None:
