@@ -410,7 +410,7 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
         shades.append(np.ptp(sheet[2*LABEL + 230 + 25 + 5*20 + 2, MARGIN + 272 + 5*20 + 2]))
     assert shades[0] < 5 and shades[1] > 60
     assert said[0] == "picture 7: a bright one" and "(d) P(a bright one)" in said
-    assert "fall of P where hidden, 2e-05 at most" in said and "fall of P where hidden" in said
+    assert "fall of P: 0 to 2e-05" in said and "fall of P where hidden" in said
 
 
 def silent_one():
@@ -429,7 +429,7 @@ def test_where_no_map_fires_and_p_falls_nowhere_titles_and_the_sentence_say_so(m
     assert silent(found).tolist() == [True, True, False] and found.units.tolist() == [0, 0, 0]
     assert [sum(line.startswith(title) for line in said) for title in (
         "(a) P falls nowhere", "(a) hidden where P falls most", "(b) no conv1 map fires; sum of map 0", "(b) sum of conv1 map 0",
-        "(c) projected: nothing from here (framed)", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
+        "(c) projected: nothing from here", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
     shown = lambda i: plots._occluded(type("", (), {"imshow": lambda self, pixels, extent: panels.append(pixels)})(), found, i)
     for i in (0, 2):
         shown(i)
