@@ -31,12 +31,18 @@
       order.map(p => pair(found, p, compare)));
   }
 
-  const introduction = (network, compare) => make("p", {class: "lead"}, "Units of ", make("strong", {}, name(network.name)),
-    " beside those of ", make("strong", {}, name(compare.name)), ` (${compare.run}). The number is the correlation of their `,
-    "activations over the same pictures: 1 where they fire alike.");
+  /** Which run a network is of, and after which epoch: two may have one name. */
+  const whose = ({run, epoch}) => `${run}, epoch ${epoch}`;
 
+  const introduction = (network, compare) => make("p", {class: "lead"},
+    "Units of ", make("strong", {}, name(network.name)), ` (${whose(network)}) beside those of `,
+    make("strong", {}, name(compare.name)), ` (${whose(compare)}). The number is the correlation of their activations over the `,
+    "same pictures: 1 where they fire alike. The control is what the best of so many units reaches by chance: the same with the ",
+    "activations of the other network permuted among the pictures.");
+
+  const titled = network => [name(network.name), make("small", {class: "line"}, whose(network))];
   const sides = (network, compare) => make("p", {class: "sides"},
-    [name(network.name), "correlation", name(compare.name)].map(text => make("span", {}, text)));
+    [titled(network), "correlation", titled(compare)].map(text => make("span", {}, text)));
 
   async function show(layer) {
     const network = atlas.store.network, {compare} = network;
@@ -46,6 +52,7 @@
     if (layer !== undefined && at < 0) throw new Error("That layer is not compared: choose one under Compare.");
     const found = layer === undefined ? null : await atlas.store.comparison(layer);
     return {title: layer === undefined ? "Compare" : `Compare ${layer}`, back: layer === undefined ? "#" : "#compare",
+      search: at < 0 ? null : atlas.route.pageOf(layer),
       up: at < 0 ? null : address(at + 1), down: at < 0 ? null : address(at - 1),
       node: [make("h1", {}, "Compare", layer === undefined ? null : [" / ", name(layer)]), introduction(network, compare),
         section("Mean of each layer", means(compare)),
