@@ -7,7 +7,9 @@
   /** Numbers of two bytes, the lower first as in all that browsers run on, from their base64. */
   function numbers(data) {
     if (!read.has(data)) {
-      read.set(data, new Int16Array(Uint8Array.from(atob(data.described), one => one.charCodeAt(0)).buffer));
+      const text = atob(data.described), bytes = new Uint8Array(text.length);
+      for (let k = 0; k < text.length; k++) bytes[k] = text.charCodeAt(k);
+      read.set(data, new Int16Array(bytes.buffer));
     }
     return read.get(data);
   }
