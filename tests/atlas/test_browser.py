@@ -561,7 +561,9 @@ def test_the_other_network_is_compared_unit_by_unit(visit, root):
     page = visit.visit("#compare")
     page.locator(".bars a").nth(2).click()
     visit.shown("#compare/conv3")
-    assert visit.texts(".sides small") == ["runs/small, epoch 9", "runs/other, epoch 0"]               # two may have one name
+    assert visit.texts(".sides small") == ["epoch 9 of runs/small", "epoch 0 of runs/other"]               # two may have one name
+    heads, tiles = page.locator(".sides > span"), page.locator(".matches li").first.locator(".two")
+    assert [heads.nth(k).bounding_box()["x"] for k in (0, 2)] == pytest.approx([tiles.nth(k).bounding_box()["x"] for k in (0, 1)], abs=1)
     assert "reaches by chance" in page.locator(".lead").inner_text()
     values = [match[1] if match else -1 for match in compared["matches"]]
     assert visit.texts(".matches strong") == [f"{x:.2f}".replace("-", "−") for x in sorted(values, reverse=True)[:-1]] + ["–"]

@@ -24,15 +24,17 @@
       [`unit ${unit}`, "", match ? `unit ${match[0]}` : ""].map(text => make("span", {class: "line"}, text)));
   }
 
+  const size = found => atlas.tile.size(found.tiles.side, 96);
+
   function pairs(found, compare) {
     const value = p => found.matches[p] ? found.matches[p][1] : -Infinity;
     const order = found.units.map((_, p) => p).sort((a, b) => value(b) - value(a) || a - b);
-    return make("ul", {class: "matches", "--size": atlas.tile.size(found.tiles.side, 96)},
+    return make("ul", {class: "matches", "--size": size(found)},
       order.map(p => pair(found, p, compare)));
   }
 
-  /** Which run a network is of, and after which epoch: two may have one name. */
-  const whose = ({run, epoch}) => `${run}, epoch ${epoch}`;
+  /** After which epoch of which run a network is: two may have one name. */
+  const whose = ({run, epoch}) => `epoch ${epoch} of ${run}`;
 
   const introduction = (network, compare) => make("p", {class: "lead"},
     "Units of ", make("strong", {}, name(network.name)), ` (${whose(network)}) beside those of `,
@@ -41,7 +43,7 @@
     "activations of the other network permuted among the pictures.");
 
   const titled = network => [name(network.name), make("small", {class: "line"}, whose(network))];
-  const sides = (network, compare) => make("p", {class: "sides"},
+  const sides = (network, compare, size) => make("p", {class: "sides", "--size": size},
     [titled(network), "correlation", titled(compare)].map(text => make("span", {}, text)));
 
   async function show(layer) {
@@ -56,7 +58,7 @@
       up: at < 0 ? null : address(at + 1), down: at < 0 ? null : address(at - 1),
       node: [make("h1", {}, "Compare", layer === undefined ? null : [" / ", name(layer)]), introduction(network, compare),
         section("Mean of each layer", means(compare)),
-        found ? section("Unit by unit, the likest first", sides(network, compare),
+        found ? section("Unit by unit, the likest first", sides(network, compare, size(found)),
           pairs(found, compare)) : make("p", {class: "faint"}, "Choose a layer to see its units.")]};
   }
 
