@@ -187,9 +187,12 @@ class Folds(TransferStudy):
         """{fold: accuracy in %}, of a `Fitted.key` without its fold."""
         return {fold: 100*one.accuracy for fold, one in self.of(*key).items()}
 
-    def test_over_train(self, train_per_class):
-        """Pictures to test on for one to train on, in the folds with so many a class."""
-        return next(one.test/one.train for one in self.fitted.values() if one.train_per_class == train_per_class)
+    def tested_over_rest(self, train_per_class):
+        """See `train.claims.interval`: of folds that train on so many pictures a class, the share of a class, mean over them, that
+        is tested on, over the share that is not."""
+        _, test = self.split(train_per_class, 0)
+        share = float(np.mean(np.bincount(self.labels[test])/np.bincount(self.labels)))
+        return share/(1 - share)
 
 
 @dataclass(frozen=True)
@@ -288,7 +291,7 @@ def write_accuracies(study, table, counts):
     head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.title} (here)", *counts]
     networks = [one for one in study.kinds("scratch") if one.train_per_class in counts]
     scratch, untrained, run = found.values()
-    ratios = {n: study.test_over_train(n) for n in run}
+    ratios = {n: study.tested_over_rest(n) for n in run}
     paragraphs = [
         report.table(head, rows), READ_OFF*any(n < table.printed for n in counts),
         protocol_in_words(study, counts), classifiers_in_words(study), untrained_in_words(study),
@@ -331,8 +334,8 @@ def protocol_in_words(study, counts):
             f"{100/len(study.classes):.1f} %. {INTERVALS*(a.folds > 1)}{duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
 
 
-INTERVALS = ("All folds draw from one pool and share pictures, so each interval has Student's width times √(1 + folds x test "
-             "pictures / training pictures) (Nadeau and Bengio 2003). ")             # see train.claims.interval
+INTERVALS = ("All folds draw from one pool and share pictures, so each interval has Student's width times √(1 + folds x tested "
+             "share of the pool / the rest) (Nadeau and Bengio 2003). ")                # see train.claims.interval
 
 
 def classifiers_in_words(study):
@@ -354,7 +357,7 @@ LEARNED = {"agrees": "what the run learned serves here", "agrees in part": "what
 
 def claim_of_features(over_scratch, over_untrained, ratios):
     """Lead of the run's features over networks trained here from random weights, and of the features of random
-    weights: each {pictures a class: [points, one a fold]}; `ratios`: {pictures a class: `Folds.test_over_train`}."""
+    weights: each {pictures a class: [points, one a fold]}; `ratios`: {pictures a class: `Folds.tested_over_rest`}."""
     if not over_untrained:
         return ""
     of_scratch, learned = (verdict_of_cases(side(points, ratios[n]) for n, points in leads.items())
@@ -369,7 +372,7 @@ def claim_of_features(over_scratch, over_untrained, ratios):
 
 
 def leads_in_words(leads, ratios):
-    return ", ".join(f"{report.interval(*interval(points, test_over_train=ratios[n]))} points at {n} a class in {len(points)} "
+    return ", ".join(f"{report.interval(*interval(points, tested_over_rest=ratios[n]))} points at {n} a class in {len(points)} "
                      f"fold{'s'*(len(points) > 1)}"
                      for n, points in leads.items())
 
@@ -391,14 +394,14 @@ def write_layers(study, layers, n, classifiers):
     curves = {(kind, reduced): [{layer: study.accuracies(kind, network, layer, reduced, n) for layer in layers}
                                 for network in NETWORKS]
               for kind, reduced in classifiers}
-    here, fewest, ratio = f"here: {study.title}, {n} a class", study.fewest, study.test_over_train(n)
+    here, fewest, ratio = f"here: {study.title}, {n} a class", study.fewest, study.tested_over_rest(n)
     rows, numbers = [], []
     for (kind, reduced), (run, untrained) in curves.items():
         for layer in layers:
             paper = TABLE7.get((kind, layer), (None, None)) if not reduced else (None, None)
             count, pairs = reduced or study.known["run"][layer].shape[1], [over_folds(of[layer]) for of in (run, untrained)]
             points = differences(run[layer], untrained[layer])
-            lead = interval(points, test_over_train=ratio) if points else None
+            lead = interval(points, tested_over_rest=ratio) if points else None
             rows.append([f"{WORDS[kind]} ({layer}){f', {reduced} projections' if reduced else ''}", study.layers[layer], count,
                          *map(report.mean_spread, (*paper, *pairs)), report.interval(*lead) if lead else ""])
             if lead:
@@ -440,7 +443,7 @@ def panels(curves, here, fewest):
 def claim_of_layers(what, run, untrained, ratio):
     """Claim 10 on `what`, of the SVM: how accuracy changes from layer to layer, in the run, in the untrained network as its
     control, and in what the run is ahead by. `run`, `untrained`: {layer: {fold: accuracy in %}}; `ratio`:
-    `Folds.test_over_train`."""
+    `Folds.tested_over_rest`."""
     layers = [layer for layer in sorted(run) if layer <= CLAIM7 and run[layer] and untrained[layer]]
     if len(layers) < 2:
         return ""

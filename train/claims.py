@@ -75,19 +75,19 @@ def mean_spread(values):
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def interval(values, confidence=0.95, against_one=False, test_over_train=0.0):
+def interval(values, confidence=0.95, against_one=False, tested_over_rest=0.0):
     """(mean, half the width of its interval), Student's; None for the half of a single value. against_one: the values are
     differences from one number, which is a draw with their spread.
 
-    test_over_train: the values are one a fold, of folds that draw from one pool, each with so many pictures to test on for one
-    to train on. They share pictures, so their spread tells too little of how far another pool would be, and more folds of one
-    pool do not make it known. With 1/n + test/train for 1/n (Nadeau and Bengio, Inference for the generalization error, Machine
-    Learning 52, 2003) an interval is of 95 % where a fold takes the whole pool and chance is mostly that of the test pictures;
-    where many pictures are in neither part it is too wide."""
+    tested_over_rest: the values are one a fold, of folds that draw from one pool, of which each tests on so many pictures for
+    one that it does not test on. They share pictures, so their spread tells too little of how far another pool would be, and
+    more folds of one pool do not make it known: 1/n + tested/rest stands for 1/n (Nadeau and Bengio, Inference for the
+    generalization error, Machine Learning 52, 2003; there all that is not tested on is trained on). It is of 95 % where chance
+    is mostly that of the test pictures, and too wide where few of the rest are trained on."""
     n = len(values)
     if n < 2:
         return values[0], None
-    room = 1/n + against_one + test_over_train
+    room = 1/n + against_one + tested_over_rest
     return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))*math.sqrt(room)
 
 
@@ -123,9 +123,9 @@ def lacking(mean, half):
     return "" if half > ROUNDING*abs(mean) else "no spread"
 
 
-def side(points, test_over_train):
+def side(points, tested_over_rest):
     """1 or -1 where the 95 % interval of differences, one a fold, lies above or below 0; 0 where they decide nothing."""
-    return {"agrees": 1, "does not agree": -1}.get(verdict(*interval(points, test_over_train=test_over_train)), 0)
+    return {"agrees": 1, "does not agree": -1}.get(verdict(*interval(points, tested_over_rest=tested_over_rest)), 0)
 
 
 def verdict_of_cases(sides):

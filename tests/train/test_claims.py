@@ -64,19 +64,19 @@ def test_so_many_intervals_hold_the_true_mean_as_they_say():
 
 
 @given(POINTS, st.integers(1, 400), st.integers(1, 400))
-def test_over_folds_the_variance_is_theirs_times_one_over_folds_plus_test_over_train(points, test, train):
-    mean, half = interval(points, test_over_train=test/train)
+def test_over_folds_the_variance_is_theirs_times_one_over_folds_plus_tested_over_rest(points, tested, rest):
+    mean, half = interval(points, tested_over_rest=tested/rest)
     J = len(points)
     assert (mean, half/student(J - 1, 0.95)) == pytest.approx(
-        (np.mean(points), np.sqrt(np.var(points, ddof=1)*(1/J + test/train))), abs=1e-9)
+        (np.mean(points), np.sqrt(np.var(points, ddof=1)*(1/J + tested/rest))), abs=1e-9)
     assert half >= interval(points)[1]
 
 
 def test_the_interval_over_folds_is_that_of_the_printed_formula():
-    """By hand: five folds of 15 a class to train on and 50 to test on, spread sqrt(2.5), t 2.7764 of four degrees of freedom."""
-    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0], test_over_train=50/15)
-    assert mean == 3 and half == pytest.approx(2.7764*1.58114*1.87972, rel=1e-4)
-    assert interval([4.0], test_over_train=50/15) == (4.0, None)
+    """By hand: five folds that test on 50 of 80 a class, spread sqrt(2.5), t 2.7764 of four degrees of freedom."""
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0], tested_over_rest=50/30)
+    assert mean == 3 and half == pytest.approx(2.7764*1.58114*1.36626, rel=1e-4)
+    assert interval([4.0], tested_over_rest=50/30) == (4.0, None)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
@@ -166,7 +166,7 @@ def test_what_is_no_number_decides_nothing(points, odd, little):
 @given(POINTS, st.floats(0, 50))
 def test_a_side_is_the_verdict_on_a_claim_of_more(points, ratio):
     assert {1: "agrees", -1: "does not agree", 0: "undecided"}[side(points, ratio)] == verdict(
-        *interval(points, test_over_train=ratio))
+        *interval(points, tested_over_rest=ratio))
 
 
 @given(st.lists(st.sampled_from((1, 0, -1)), min_size=1), st.randoms())

@@ -99,10 +99,10 @@ def test_the_interval_of_paired_differences_is_students():
 
 
 def test_the_interval_of_folds_is_corrected_and_its_rule_says_so():
-    found = paired("a claim", [1.0, 2, 3, 4], of="folds", test_over_train=1.5)
+    found = paired("a claim", [1.0, 2, 3, 4], of="folds", tested_over_rest=1.5)
     assert found.high - found.here == pytest.approx(3.182446*1.290994*math.sqrt(1/4 + 1.5), rel=1e-6)
     assert found.rule == "95 % interval (Student's, corrected: they share pictures) over 4 folds" and found.verdict == UNDECIDED
-    assert replace(number("a mean", [1.0, 2, 3, 4], of="folds", test_over_train=1.5), what="a claim", verdict=UNDECIDED) == found
+    assert replace(number("a mean", [1.0, 2, 3, 4], of="folds", tested_over_rest=1.5), what="a claim", verdict=UNDECIDED) == found
 
 
 def test_the_interval_of_two_groups_is_welchs():
@@ -265,7 +265,7 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
 
 
 def test_what_is_read_off_the_papers_figure_is_told_as_that():
-    study = SimpleNamespace(layers=[7], test_over_train=lambda n: 1.0,
+    study = SimpleNamespace(layers=[7], tested_over_rest=lambda n: 1.0,
                             accuracies=lambda *key: {0: 50.0, 1: 60.0} if key[0] == "softmax" else {})
     told = {n: next(of_transfer.of_count(study, of_transfer.TABLES["figure9"], n)).paper for n in (6, 15, 8)}
     assert told == {6: "57.1 ± 0.6, read off the figure", 15: "65.7 ± 0.2", 8: ""}

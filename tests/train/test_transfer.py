@@ -43,6 +43,12 @@ TABLE6_IN_SMALL, TABLE7_IN_SMALL = ["table6", "--scratch-epochs", "2"], ["table7
 DRAWN = "accuracy_curve", "accuracy_by_layer", "average_precisions"
 
 
+def ratio_of(train):
+    """The mean share of COUNTS that is tested on, all but so many, over the share that is not."""
+    share = np.mean([(n - train)/n for n in COUNTS])
+    return share/(1 - share)
+
+
 def noise(rng, colour, size=(39, 44)):
     return Image.fromarray(np.uint8(np.clip(np.array(colour) + rng.normal(0, 60, (size[1], size[0], 3)), 0, 255)))
 
@@ -165,7 +171,7 @@ def test_table4_sets_features_beside_random_weights_and_both_beside_the_paper(ca
         assert float(found[row]["spread"]) == pytest.approx(spread, abs=1e-3)
         assert re.search(rf"\| here: {row} \| .* \| {mean:.1f} ± {spread:.1f} \|", text)
     one, other = np.subtract(mine["run"], mine["untrained"])
-    [ratio] = {int(p["test"])/int(p["train"]) for p in parts if p["train_per_class"] == "4"}
+    ratio = ratio_of(4)
     half = 12.706*abs(one - other)/2*np.sqrt(1 + 2*ratio)     # Student's for two values, of deviation |a-b|/sqrt(2), of one pool
     middle = (one + other)/2
     assert f"{middle:+.1f} ({middle - half:+.1f} to {middle + half:+.1f}) points at 4 a class in 2 folds: " in text
@@ -360,7 +366,7 @@ def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_
     assert call("table7", "--train", 4, "--folds", 3, "--layers", 2, 5)[0] == 0
     parts = rows(tmp_path/"out/parts.csv")
     accuracy = {(p["kind"], p["network"], p["layer"], p["reduced"], p["fold"]): 100*float(p["accuracy"]) for p in parts}
-    [ratio] = {int(p["test"])/int(p["train"]) for p in parts}
+    ratio = ratio_of(4)
     assert len(accuracy) == 3*2*2*3
     for row in rows(tmp_path/"out/table7.csv"):
         reduced = row["features"] if row["projected"] == "1" else "0"

@@ -101,10 +101,10 @@ class Outcome:
 
 
 # ------------------------------------------------------------------------------------------------------- numbers and rules
-def paired(what, differences, unit="", paper="", of="pictures", little=False, groups=None, test_over_train=0.0):
+def paired(what, differences, unit="", paper="", of="pictures", little=False, groups=None, tested_over_rest=0.0):
     """The Number of a claim by differences from its control, one each `of` something; NaN ones, where nothing could be
     measured, are left out. With `little` it claims that nothing differs. Differences that are no independent draws: `groups`
-    are the pictures that they are of, where several are of one; `test_over_train` is of folds, see `train.claims.interval`."""
+    are the pictures that they are of, where several are of one; `tested_over_rest` is of folds, see `train.claims.interval`."""
     differences = np.asarray(differences, float).ravel()
     known = differences[finite := np.isfinite(differences)]
     if len(known) < 2:
@@ -112,7 +112,7 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False, gr
                       rule=f"needs two {of} or more with a number, there {'is one' if len(known) else 'are none'}")
     over = f"{len(known)} {of}"
     if groups is None:
-        mean, half = interval(known.tolist(), test_over_train=test_over_train)
+        mean, half = interval(known.tolist(), tested_over_rest=tested_over_rest)
     else:
         groups = np.unique(np.asarray(groups).ravel()[finite], return_inverse=True)[1]
         over += f" of {plural(groups.max() + 1, 'picture')}"
@@ -120,7 +120,7 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False, gr
             return Number(what, float(known.mean()), unit=unit, paper=paper, verdict=VERDICTS[2],
                           rule=f"{over}: needs those of two")
         mean, half = float(known.mean()), of_groups(known, groups)
-    students = "Student's, corrected: they share pictures" if test_over_train else "Student's"
+    students = "Student's, corrected: they share pictures" if tested_over_rest else "Student's"
     return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval ({students}) over {over}",
                   verdict(mean, half, little))
 

@@ -92,7 +92,7 @@ def accuracies(item, table, counts, folds, scratch):
 def of_count(study, paper, n):
     """Numbers of n training pictures a class of a finished Folds, and the claims that they decide."""
     top = max(study.layers)
-    of = {"of": "folds", "test_over_train": study.test_over_train(n)}
+    of = {"of": "folds", "tested_over_rest": study.tested_over_rest(n)}
     features, untrained, scratch = (study.accuracies(*key, n) for key in (
         ("softmax", "run", top, 0), ("softmax", "untrained", top, 0), SCRATCH))
     read_off = ", read off the figure"*(n in paper.features and n < paper.printed)
@@ -120,7 +120,7 @@ def of_six(study):
     key = max(study.layers), 0
     return paired("features with 6 pictures a class beat the untrained network's with 60", differences(
         study.accuracies("softmax", "run", *key, 6), study.accuracies("softmax", "untrained", *key, 60)), "points",
-        "57.1 % with 6, read off the figure, beat Bo et al.'s 55.2 % with 60", "folds", test_over_train=study.test_over_train(6))
+        "57.1 % with 6, read off the figure, beat Bo et al.'s 55.2 % with 60", "folds", tested_over_rest=study.tested_over_rest(6))
 
 
 def cell(pair):
@@ -139,7 +139,7 @@ def layers(setting):
     run, untrained = ({layer: study.accuracies("svm", network, layer, 0, n) for layer in there}
                       for network in ("run", "untrained"))
     printed = {layer: pairs[column] for (kind, layer), pairs in TABLE7.items() if kind == "svm"}
-    of = {"of": "folds", "test_over_train": study.test_over_train(n)}
+    of = {"of": "folds", "tested_over_rest": study.tested_over_rest(n)}
     for layer in there:
         numbers.append(number(f"SVM ({layer})", list(run[layer].values()), "%", cell(printed.get(layer)), **of))
         numbers.append(number(f"SVM ({layer}), untrained (control)", list(untrained[layer].values()), "%", **of))
