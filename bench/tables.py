@@ -405,14 +405,15 @@ def recipes_table(results):
 
 def networks_table(results):
     """The networks that come with zfcore, from their cards; `results` is not asked."""
-    lines = ["| `--run` | network | data | epochs | top-1 error, centre crop | ten crops | start left in conv5 | conv5 in the "
+    lines = ["| `--run` | network | data | epoch | top-1 error, centre crop | ten crops | start left in conv5 | conv5 in the "
              "box | another unit's | untrained | MB |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for card in map(networks.card, networks.names()):
         of, box = card["legible"]["conv5"], "{:.0f} %".format
         errors = (f"{100*card['validation'][crops]['top1']:.1f} %" for crops in ("centre", "ten"))
         boxes = (box(100*of["in_the_box"][name]) for name in ("as trained", "another unit", "untrained"))
         lines.append(f"| `{card['name']}` | {card['model']}, {card['input']}x{card['input']} | "
-                     f"{card['options']['data'] or 'ten drawn classes'} | {card['epoch']} | {' | '.join(errors)} | "
+                     f"{card['options']['data'] or 'ten drawn classes'} | {card['epoch']}, the best of "
+                     f"{card['options']['epochs']} | {' | '.join(errors)} | "
                      f"{100*card['start_left']['conv5']:.0f} % | {' | '.join(boxes)} (the box: {100*of['box_area']:.0f} % of "
                      f"the area) | {card['bytes']/1e6:.1f} |")
     return "\n".join(lines) if len(lines) > 2 else "None is there yet: `python -m train.reference drawn`."

@@ -219,8 +219,9 @@ DEFECTS = [
            "if self.waited < self.patience or", "if self.waited <= self.patience or", "test_optim.py train/test_loop.py"),
     # ------------------------------------------------------------------------------------------------- commands, studies
     Defect("an interval that is as wide as n numbers make it, not their mean", "train/claims.py",
-           "float(np.std(values, ddof=1))*math.sqrt(1/n + against_one)\n\n\ndef differences",
-           "float(np.std(values, ddof=1))\n\n\ndef differences", "train/test_claims.py"),
+           "float(np.std(values, ddof=1))*math.sqrt(room)", "float(np.std(values, ddof=1))", "train/test_claims.py"),
+    Defect("folds of one pool count as independent draws", "train/claims.py",
+           "1/n + against_one + tested_over_rest", "1/n + against_one", "train/test_claims.py train/test_transfer.py"),
     Defect("an ensemble's one number counts as if it were known", "train/claims.py",
            "mean, half = interval(pairs, confidence, against_one)", "mean, half = interval(pairs, confidence)",
            "train/test_claims.py"),

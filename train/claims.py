@@ -6,7 +6,8 @@ beforehand and each has intervals of 1 - 0.05/L, so that of a claim at most 5 % 
 without the true difference in it (Bonferroni). Differences that are all the same do not tell how far others would be from them:
 an interval without width decides nothing, nor does one with an end that is no number. An ensemble is one draw of its kind, and
 other seeds would give another: the interval of its differences has room for that, as if it were spread as single networks are,
-which those that average several hardly exceed."""
+which those that average several hardly exceed. Folds of one pool of pictures are no independent draws: `interval` says how
+theirs is corrected."""
 import bisect
 import math
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ ROUNDING = 1e-12                  # of a mean: no interval of numbers that diffe
 @dataclass(frozen=True)
 class Claim:
     """The value `of` the row `higher` lies above that of the row `lower`; or, if `little`, it hardly matters which of the two
-    it is."""
+    it is. The paper's numbers are those of the two rows but for `paper`, (higher, lower), where a row's is of other people."""
     text: str
     higher: str
     lower: str
     of: str = "top1"
     little: bool = False
+    paper: tuple = ()
 
 
 class Judgement(NamedTuple):
@@ -73,13 +75,20 @@ def mean_spread(values):
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def interval(values, confidence=0.95, against_one=False):
+def interval(values, confidence=0.95, against_one=False, tested_over_rest=0.0):
     """(mean, half the width of its interval), Student's; None for the half of a single value. against_one: the values are
-    differences from one number, which is a draw with their spread."""
+    differences from one number, which is a draw with their spread.
+
+    tested_over_rest: the values are one a fold, of folds that draw from one pool, of which each tests on so many pictures for
+    one that it does not test on. They share pictures, so their spread tells too little of how far another pool would be, and
+    more folds of one pool do not make it known: 1/n + tested/rest stands for 1/n (Nadeau and Bengio, Inference for the
+    generalization error, Machine Learning 52, 2003; there all that is not tested on is trained on). It is of 95 % where chance
+    is mostly that of the test pictures, and too wide where few of the rest are trained on."""
     n = len(values)
     if n < 2:
         return values[0], None
-    return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))*math.sqrt(1/n + against_one)
+    room = 1/n + against_one + tested_over_rest
+    return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))*math.sqrt(room)
 
 
 def differences(one, other):
@@ -114,9 +123,9 @@ def lacking(mean, half):
     return "" if half > ROUNDING*abs(mean) else "no spread"
 
 
-def side(points):
-    """1 or -1 where the 95 % interval of differences lies above or below 0; 0 where they decide nothing."""
-    return {"agrees": 1, "does not agree": -1}.get(verdict(*interval(points)), 0)
+def side(points, tested_over_rest):
+    """1 or -1 where the 95 % interval of differences, one a fold, lies above or below 0; 0 where they decide nothing."""
+    return {"agrees": 1, "does not agree": -1}.get(verdict(*interval(points, tested_over_rest=tested_over_rest)), 0)
 
 
 def verdict_of_cases(sides):
@@ -177,6 +186,6 @@ def judged(claims, ours, paper, looks):
                 word += f": {lacks}"
             else:
                 needed = pairs_needed(pairs, confidence, claim.little, against_one)
-        both = higher in paper and lower in paper
-        found.append(Judgement(claim, paper[higher] - paper[lower] if both else None, mean, half, word, len(pairs), needed))
+        told = claim.paper or [paper[row] for row in (higher, lower) if row in paper]
+        found.append(Judgement(claim, told[0] - told[1] if len(told) == 2 else None, mean, half, word, len(pairs), needed))
     return found

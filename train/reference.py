@@ -4,7 +4,7 @@
 
 The run is an ordinary one in DIR (default: runs/reference-NAME); stopped or killed, it goes on when the command is given again.
 What is written is its best checkpoint without what only training needs, its weights rounded to float16; the card tells what
-that network, not the one before rounding, does.
+that network, not the one before rounding, does, and that the pictures of its errors chose the epoch.
 """
 import hashlib
 import json
@@ -96,7 +96,8 @@ def about_the_run(file, checkpoint):
     """Facts that the run's config.json tells, and how long it took."""
     needed = dict.fromkeys(("started", "device", "versions", "options"), anything)
     config = read_json(file.parent/"config.json", table(needed, others=anything))
-    return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
+    chosen = f"the best of {config['options']['epochs']} epochs, chosen by the validation pictures on which its errors are told"
+    return {"epoch": checkpoint.epoch, "chosen": chosen, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
             "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__},
             "options": config["options"]}
 

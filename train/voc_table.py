@@ -33,6 +33,7 @@ TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird"
           "train": (91.8, 86.7, 94.5), "tvmonitor": (76.1, 77.4, 80.7), "mean": (79.0, 74.3, 82.2)}
 DEFINITIONS = {"2010": "2010+", "11-point": "11-point"}
 WAYS = {"run": "features of the run", "untrained": "features of random weights", "scratch": "from random weights"}
+ALONE = "One training each and one set, so no spread is known."
 COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluation server: other pictures, VOC's own ones alone
 
 
@@ -232,11 +233,10 @@ def claim(ours):
     if np.isnan(ours["run"]["2010"][-1]):
         return ""
     control = f"The control: of the features of random weights they are {beside(ours, 'untrained')}"
-    alone = "One training each and one set, so no spread is known."
     if "scratch" not in ours:
-        return f"What the features of the run owe to its training. {control}. {alone}"
+        return f"What the features of the run owe to its training. {control}. {ALONE}"
     return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: of these networks the "
-            f"features of the run are {beside(ours, 'scratch')}. {control}. {alone}")
+            f"features of the run are {beside(ours, 'scratch')}. {control}. {ALONE}")
 
 
 def beside(ours, way):

@@ -1,5 +1,6 @@
 """Claims: numbers in, a verdict out; Student's interval, pairs by seed, looks fixed beforehand."""
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from train import claims
 from train.claims import LITTLE, Claim, differences, interval, judged, mean_spread, side, student, verdict
+from zfcore.data.caltech import splits
 
 POINTS = st.lists(st.integers(-400, 400).map(lambda n: n/8), min_size=2, max_size=12)       # exact: sums in any order are equal
 BEATS, HARDLY = Claim("a beats b", "a", "b"), Claim("a or b hardly matters", "a", "b", little=True)
@@ -61,6 +63,36 @@ def test_so_many_intervals_hold_the_true_mean_as_they_say():
     assert np.mean(held) == pytest.approx(0.9, abs=0.02)                 # three standard deviations of the share
 
 
+@given(POINTS, st.integers(1, 400), st.integers(1, 400))
+def test_over_folds_the_variance_is_theirs_times_one_over_folds_plus_tested_over_rest(points, tested, rest):
+    mean, half = interval(points, tested_over_rest=tested/rest)
+    J = len(points)
+    assert (mean, half/student(J - 1, 0.95)) == pytest.approx(
+        (np.mean(points), np.sqrt(np.var(points, ddof=1)*(1/J + tested/rest))), abs=1e-9)
+    assert half >= interval(points)[1]
+
+
+def test_the_interval_over_folds_is_that_of_the_printed_formula():
+    """By hand: five folds that test on 50 of 80 a class, spread sqrt(2.5), t 2.7764 of four degrees of freedom."""
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0], tested_over_rest=50/30)
+    assert mean == 3 and half == pytest.approx(2.7764*1.58114*1.36626, rel=1e-4)
+    assert interval([4.0], tested_over_rest=50/30) == (4.0, None)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_of_pools_in_which_nothing_differs_folds_decide_one_in_twenty(folds):
+    """Whatever is right or wrong about a picture differs between two equally good networks by chance: a fold's difference is the
+    mean over its test pictures. Student's own interval decides two to eight times as often."""
+    rng, pools = np.random.default_rng(0), 2000
+    labels = np.repeat(np.arange(4), 16)
+    parts = [splits(labels, 8, 8, fold) for fold in range(folds)]
+    pictures = rng.normal(size=(pools, len(labels)))
+    points = np.stack([pictures[:, test].mean(axis=1) for _, test in parts], axis=1).tolist()
+    ratio = len(parts[0][1])/len(parts[0][0])
+    wrong, students = (np.mean([side(of, r) != 0 for of in points]) for r in (ratio, 0.0))
+    assert wrong == pytest.approx(0.05, abs=0.02) and students > 0.08
+
+
 def test_mean_and_spread_are_those_of_a_sample():
     assert mean_spread([0.5, 0.6, 0.8]) == pytest.approx((1.9/3, math.sqrt(0.07/3)))     # by hand: 2*0.07/3 are the squares
     assert mean_spread([0.7]) == (0.7, None) and mean_spread([]) is None
@@ -110,13 +142,14 @@ def test_a_claim_is_undecided_exactly_where_its_interval_holds_points_of_both_si
 
 
 def test_a_side_is_decided_by_the_interval():
-    assert [side(points) for points in ([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [9.0, 0.1], [5.0], [0.0, 0.0])] == [1, -1, 0, 0, 0]
+    assert [side(points, 1.0) for points in ([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [9.0, 0.1], [5.0], [0.0, 0.0])] == [1, -1, 0, 0, 0]
+    assert side([2.0, 2.2, 2.4], 0.0) == 1 and side([2.0, 2.2, 2.4], 7.0) == 0              # the halves are 0.5 and 2.3
 
 
 @given(st.floats(-1e6, 1e6), st.integers(2, 12), st.booleans())
 def test_the_same_difference_every_time_decides_nothing_and_the_reason_is_told(difference, n, little):
     """Sums of thirds, tenths, ... are rounded, and the mean is then not quite the difference."""
-    assert side([difference]*n) == 0
+    assert side([difference]*n, 1.0) == 0
     found = one_judged(HARDLY if little else BEATS, dict.fromkeys(range(n), difference), dict.fromkeys(range(n), 0.0))
     assert found[4:] == ("undecided: no spread", n, None) and found.undecided
 
@@ -125,14 +158,15 @@ def test_the_same_difference_every_time_decides_nothing_and_the_reason_is_told(d
 def test_what_is_no_number_decides_nothing(points, odd, little):
     points = [*points, odd]
     with np.errstate(invalid="ignore"):
-        assert side(points) == side(points[::-1]) == 0
+        assert side(points, 1.0) == side(points[::-1], 1.0) == 0
         found = one_judged(HARDLY if little else BEATS, dict(enumerate(points)), dict.fromkeys(range(len(points)), 0.0))
     assert found.verdict == "undecided: not a number" and found.needed is None
 
 
-@given(POINTS)
-def test_a_side_is_the_verdict_on_a_claim_of_more(points):
-    assert {1: "agrees", -1: "does not agree", 0: "undecided"}[side(points)] == verdict(*interval(points))
+@given(POINTS, st.floats(0, 50))
+def test_a_side_is_the_verdict_on_a_claim_of_more(points, ratio):
+    assert {1: "agrees", -1: "does not agree", 0: "undecided"}[side(points, ratio)] == verdict(
+        *interval(points, tested_over_rest=ratio))
 
 
 @given(st.lists(st.sampled_from((1, 0, -1)), min_size=1), st.randoms())
@@ -167,6 +201,8 @@ def test_claims_without_their_rows_or_numbers_are_left_out():
                    {("a", "top1"): 40.5, ("b", "top1"): 38.4}, [3])
     assert found == [(BEATS, pytest.approx(2.1), 2, None, "undecided: one pair", 1, None)]
     assert judged([BEATS], ours, {("a", "top1"): 40.5}, [3])[0].paper is None
+    others = replace(BEATS, paper=(40.75, 38.25))                             # of the rows' own numbers none is asked then
+    assert judged([others], ours, {("a", "top1"): 40.5, ("b", "top1"): 1.0}, [3])[0].paper == 2.5
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=2, max_size=8), st.booleans(), st.randoms())

@@ -98,6 +98,13 @@ def test_the_interval_of_paired_differences_is_students():
     assert found.high - found.here == pytest.approx(3.182446*1.290994/2, rel=1e-6) and "over 4 pictures" in found.rule
 
 
+def test_the_interval_of_folds_is_corrected_and_its_rule_says_so():
+    found = paired("a claim", [1.0, 2, 3, 4], of="folds", tested_over_rest=1.5)
+    assert found.high - found.here == pytest.approx(3.182446*1.290994*math.sqrt(1/4 + 1.5), rel=1e-6)
+    assert found.rule == "95 % interval (Student's, corrected: they share pictures) over 4 folds" and found.verdict == UNDECIDED
+    assert replace(number("a mean", [1.0, 2, 3, 4], of="folds", tested_over_rest=1.5), what="a claim", verdict=UNDECIDED) == found
+
+
 def test_the_interval_of_two_groups_is_welchs():
     one, other = [27.5, 21, 19, 23.6, 17, 17.9], [27.1, 22, 20.8, 23.4, 23.4, 23.5, 25.8]
     found = of_two_groups("a claim", one, [*other, math.nan])
@@ -248,6 +255,7 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
     run, untrained = ([n for n in found.numbers if n.what.startswith("4 a class: features of the") and word in n.what][0]
                       for word in ("run", "control"))
     assert claims["4 a class: what was learned serves here"].here == pytest.approx(run.here - untrained.here)
+    assert all("corrected: they share pictures) over " in n.rule for n in found.numbers if n.low is not None)
     assert found.took["networks"] == 2 and seconds(here, setting.Speed(1, 1, 1)) > 0
     # called otherwise
     again = make(of_run(transfers/"run", tmp_path, caltech101=transfers/".."/transfers.name/"101_ObjectCategories"))
@@ -255,6 +263,14 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, *_: 4 if minutes == 15 else minutes)
     found = of_transfer.layers(here)
     assert len([n for n in found.numbers if n.verdict]) == 8 and "44.8 ± 0.7" in [n.paper for n in found.numbers]
+    assert all("corrected: they share pictures) over " in n.rule for n in found.numbers)
+
+
+def test_what_is_read_off_the_papers_figure_is_told_as_that():
+    study = SimpleNamespace(layers=[7], tested_over_rest=lambda n: 1.0,
+                            accuracies=lambda *key: {0: 50.0, 1: 60.0} if key[0] == "softmax" else {})
+    told = {n: next(of_transfer.of_count(study, of_transfer.TABLES["figure9"], n)).paper for n in (6, 15, 8)}
+    assert told == {6: "57.1 ± 0.6, read off the figure", 15: "65.7 ± 0.2", 8: ""}
 
 
 def test_without_its_config_a_run_has_features_and_no_network_from_random_weights(transfers, tmp_path):  # noqa: F811
@@ -379,11 +395,14 @@ def test_the_pictures_of_a_folder_of_landmarks_lie_in_it(tmp_path):
     assert looking.landmarked(tmp_path) == [str(tmp_path/f"{k}.png") for k in range(2)]
 
 
-def test_table_6_judges_the_classes(transfers, tmp_path):  # noqa: F811
+def test_table_6_decides_nothing_as_one_training_tells_no_spread(transfers, tmp_path):  # noqa: F811
     found = of_transfer.average_precision(of_run(transfers/"run", tmp_path, voc=transfers/"voc"))
     claim, = (n for n in found.numbers if n.verdict)
-    assert claim.what == "the run's features beat features of random weights" and "87.8" in [n.paper for n in found.numbers
-                                                                                             if n.what.startswith("dog")]
+    run, untrained = (next(n.here for n in found.numbers if n.what == f"mean: {way}")
+                      for way in ("features of the run", "features of random weights"))
+    assert claim.what == "the run's features beat features of random weights" and claim.here == pytest.approx(run - untrained)
+    assert (claim.verdict, claim.low, claim.high) == (UNDECIDED, None, None) and "no spread is known" in claim.rule
+    assert "87.8" in [n.paper for n in found.numbers if n.what.startswith("dog")]
 
 
 def of_run(run, output, **options):

@@ -43,6 +43,12 @@ TABLE6_IN_SMALL, TABLE7_IN_SMALL = ["table6", "--scratch-epochs", "2"], ["table7
 DRAWN = "accuracy_curve", "accuracy_by_layer", "average_precisions"
 
 
+def ratio_of(train):
+    """The mean share of COUNTS that is tested on, all but so many, over the share that is not."""
+    share = np.mean([(n - train)/n for n in COUNTS])
+    return share/(1 - share)
+
+
 def noise(rng, colour, size=(39, 44)):
     return Image.fromarray(np.uint8(np.clip(np.array(colour) + rng.normal(0, 60, (size[1], size[0], 3)), 0, 255)))
 
@@ -165,7 +171,8 @@ def test_table4_sets_features_beside_random_weights_and_both_beside_the_paper(ca
         assert float(found[row]["spread"]) == pytest.approx(spread, abs=1e-3)
         assert re.search(rf"\| here: {row} \| .* \| {mean:.1f} ± {spread:.1f} \|", text)
     one, other = np.subtract(mine["run"], mine["untrained"])
-    half = 12.706*abs(one - other)/2                                     # Student's for two values, of deviation |a-b|/sqrt(2)
+    ratio = ratio_of(4)
+    half = 12.706*abs(one - other)/2*np.sqrt(1 + 2*ratio)     # Student's for two values, of deviation |a-b|/sqrt(2), of one pool
     middle = (one + other)/2
     assert f"{middle:+.1f} ({middle - half:+.1f} to {middle + half:+.1f}) points at 4 a class in 2 folds: " in text
     assert found["features of the run"]["folds"] == "2" and found["from random weights"]["spread"] == ""
@@ -357,8 +364,9 @@ def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_
     drawn = []
     monkeypatch.setattr(plots, "accuracy_by_layer", lambda paper, here, chance: drawn.append((here, chance)))
     assert call("table7", "--train", 4, "--folds", 3, "--layers", 2, 5)[0] == 0
-    accuracy = {(p["kind"], p["network"], p["layer"], p["reduced"], p["fold"]): 100*float(p["accuracy"])
-                for p in rows(tmp_path/"out/parts.csv")}
+    parts = rows(tmp_path/"out/parts.csv")
+    accuracy = {(p["kind"], p["network"], p["layer"], p["reduced"], p["fold"]): 100*float(p["accuracy"]) for p in parts}
+    ratio = ratio_of(4)
     assert len(accuracy) == 3*2*2*3
     for row in rows(tmp_path/"out/table7.csv"):
         reduced = row["features"] if row["projected"] == "1" else "0"
@@ -366,7 +374,7 @@ def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_
                           for network in ("run", "untrained"))
         points = np.subtract(run, untrained)
         for key, value in (("accuracy", np.mean(run)), ("untrained_accuracy", np.mean(untrained)),
-                           ("ahead_by", np.mean(points)), ("ahead_by_95_half", 4.303*np.std(points, ddof=1)/3**0.5)):
+                           ("ahead_by", np.mean(points)), ("ahead_by_95_half", 4.303*np.std(points, ddof=1)*(1/3 + ratio)**0.5)):
             assert float(row[key]) == pytest.approx(value, abs=1e-3*max(1, abs(value)))
     [(here, chance)] = drawn[-1:]
     full, equal = here.values()
@@ -415,20 +423,24 @@ def test_figure9_is_a_curve_and_says_what_six_pictures_reach(call, tmp_path):
     text = (tmp_path/"out/figure9.md").read_text()
     assert "With 6 pictures a class the features reach" in text and "those of random weights reach" in text
     assert "from random weights |" not in text and "What the features of the run owe to its training. The control" in text
+    papers, = re.findall(r"\| paper: ImageNet-pretrained \|(.*)\|", text)
+    assert [cell.strip() for cell in papers.split("|")] == ["27.4 ± 0.9†", "39.3 ± 2.3†", "57.1 ± 0.6†"] and "† read off" in text
     assert {row["train_per_class"] for row in rows(tmp_path/"out/figure9.csv") if row["what"] == "ImageNet-pretrained"} == {
         str(n) for n in TABLES["figure9"].train}
 
 
 def test_what_the_features_are_worth_is_judged_beside_networks_trained_there_and_beside_features_of_random_weights():
     ahead, behind, open_, one = [2.0, 2.1], [-2.0, -2.1], [9.0, 0.1], [2.0]
-    text = claim_of_features({15: ahead, 30: behind}, {15: ahead, 30: ahead})
-    assert "from random weights: agrees in part (+2.0 (+1.4 to +2.7) points at 15 a class in 2 folds, -2.0 " in text
+    ratios = {15: 1.5, 30: 1.5, 60: 15.5}                              # twice and, at 60, 5.7 times the width of Student's own
+    text = claim_of_features({15: ahead, 30: behind}, {15: ahead, 30: ahead}, ratios)
+    assert "from random weights: agrees in part (+2.0 (+0.8 to +3.3) points at 15 a class in 2 folds, -2.0 (-3.3 to -0.8) " in text
     assert text.endswith("in 2 folds: what the run learned serves here.")
-    assert "weights: undecided (+2.0 points at 15 a class in 1 fold;" in claim_of_features({15: one}, {15: open_})
-    assert claim_of_features({15: behind}, {15: open_}).endswith("whether what the run learned serves here is open.")
-    text = claim_of_features({}, {15: behind})
+    assert "weights: undecided (+2.0 points at 15 a class in 1 fold;" in claim_of_features({15: one}, {15: open_}, ratios)
+    for left_open in ({15: open_}, {60: ahead}):
+        assert claim_of_features({15: behind}, left_open, ratios).endswith("whether what the run learned serves here is open.")
+    text = claim_of_features({}, {15: behind}, ratios)
     assert "Claim 10" not in text and text.endswith("what the run learned does not serve here.")
-    assert claim_of_features({15: ahead}, {}) == ""
+    assert claim_of_features({15: ahead}, {}, ratios) == ""
 
 
 def test_accuracy_over_the_layer_is_judged_with_the_untrained_networks_as_its_control():
@@ -436,16 +448,17 @@ def test_accuracy_over_the_layer_is_judged_with_the_untrained_networks_as_its_co
         return {layer: {fold: mean + wobble*layer*(fold - 1) for fold in range(3)} for layer, mean in means.items()}
 
     falling, rising = curve({1: 30, 2: 40, 5: 35, 7: 90}), curve({1: 30, 2: 40, 5: 50, 7: 0})
-    text = claim_of_layers("all features", falling, curve({1: 25, 2: 32, 5: 20, 7: 0}, 0.2))
+    text = claim_of_layers("all features", falling, curve({1: 25, 2: 32, 5: 20, 7: 0}, 0.2), 1.0)
     assert "for the SVM on all features of layers 1 to 5: does not agree, it rises from layer 1 to 2, falls from" in text
     assert "control, the untrained network's, rises from layer 1 to 2, falls from layer 2 to 5. A fall that both have" in text
     assert "ahead by, +5.0, +8.0, +15.0, rises from layer 1 to 2, 2 to 5; that it rises with the layer: agrees." in text
-    text = claim_of_layers("", rising, curve({1: 10, 2: 25, 5: 35, 7: 0}, 0.2))
+    text = claim_of_layers("", rising, curve({1: 10, 2: 25, 5: 35, 7: 0}, 0.2), 1.0)
     assert "layers 1 to 5: agrees, it rises from" in text and "that both have" not in text
     assert "falls from layer 1 to 2, is undecided from layer 2 to 5; that it rises with the layer: does not agree." in text
     one = {layer: {0: folds[0]} for layer, folds in rising.items()}
-    assert "undecided, it is undecided from layer 1 to 2, 2 to 5." in claim_of_layers("", one, one)
-    assert claim_of_layers("", {5: rising[5], 7: rising[7]}, rising) == ""
+    assert "undecided, it is undecided from layer 1 to 2, 2 to 5." in claim_of_layers("", one, one, 1.0)
+    assert "undecided, it is undecided from layer 1 to 2, 2 to 5." in claim_of_layers("", rising, rising, 1500.0)
+    assert claim_of_layers("", {5: rising[5], 7: rising[7]}, rising, 1.0) == ""
 
 
 def test_figure9s_claim_of_six_pictures_has_its_control():
@@ -512,6 +525,7 @@ def test_the_joined_parts_have_every_picture_once_and_a_fingerprint_of_both():
 
 
 def test_the_papers_numbers_are_those_of_the_paper():
+    assert TABLES["figure9"].printed == min(TABLES["table5"].train) and TABLES["table4"].printed == TABLES["table5"].printed == 0
     assert TABLE7["svm", 3] == ((72.3, 0.4), (46.0, 0.3)) and TABLE7["softmax", 7] == ((85.4, 0.4), (72.6, 0.1))
     assert TABLES["table4"].features == {15: (83.8, 0.5), 30: (86.5, 0.5)} and TABLES["table5"].scratch[60] == (38.8, 1.4)
     means = np.array([TABLE6[name] for name in CLASSES]).mean(axis=0)

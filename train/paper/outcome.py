@@ -3,8 +3,8 @@ It lies in ITEM/outcome.json, whole or not at all, and is read again instead of 
 
 A claim is judged by differences from a control, one a picture, unit, fold or seed: it agrees where the whole interval (95 %, or
 what its rule says) of their mean lies on the claim's side of 0, does not where it lies on the other side, and is undecided
-otherwise (train.claims; Student's for paired differences, Welch's for two groups, the jackknife over pictures for means over
-pairs of them)."""
+otherwise (train.claims; Student's for paired differences, corrected for folds of one pool of pictures, Welch's for two groups,
+the jackknife over pictures for means over pairs of them)."""
 import json
 import math
 from collections import Counter
@@ -101,10 +101,10 @@ class Outcome:
 
 
 # ------------------------------------------------------------------------------------------------------- numbers and rules
-def paired(what, differences, unit="", paper="", of="pictures", little=False, groups=None):
+def paired(what, differences, unit="", paper="", of="pictures", little=False, groups=None, tested_over_rest=0.0):
     """The Number of a claim by differences from its control, one each `of` something; NaN ones, where nothing could be
-    measured, are left out. With `little` it claims that nothing differs. `groups` are the pictures that they are of, where
-    several are of one: such are no independent draws."""
+    measured, are left out. With `little` it claims that nothing differs. Differences that are no independent draws: `groups`
+    are the pictures that they are of, where several are of one; `tested_over_rest` is of folds, see `train.claims.interval`."""
     differences = np.asarray(differences, float).ravel()
     known = differences[finite := np.isfinite(differences)]
     if len(known) < 2:
@@ -112,7 +112,7 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False, gr
                       rule=f"needs two {of} or more with a number, there {'is one' if len(known) else 'are none'}")
     over = f"{len(known)} {of}"
     if groups is None:
-        mean, half = interval(known.tolist())
+        mean, half = interval(known.tolist(), tested_over_rest=tested_over_rest)
     else:
         groups = np.unique(np.asarray(groups).ravel()[finite], return_inverse=True)[1]
         over += f" of {plural(groups.max() + 1, 'picture')}"
@@ -120,7 +120,8 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False, gr
             return Number(what, float(known.mean()), unit=unit, paper=paper, verdict=VERDICTS[2],
                           rule=f"{over}: needs those of two")
         mean, half = float(known.mean()), of_groups(known, groups)
-    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval (Student's) over {over}",
+    students = "Student's, corrected: they share pictures" if tested_over_rest else "Student's"
+    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval ({students}) over {over}",
                   verdict(mean, half, little))
 
 
@@ -163,9 +164,9 @@ def exactly(what, here, paper, unit="", rule="the same number", near=0.0):
                   verdict=VERDICTS[0] if abs(here - paper) <= near else VERDICTS[1])
 
 
-def number(what, values, unit="", paper="", of="pictures", groups=None):
-    """The Number of a mean that is judged by nothing, with its interval over so many; `groups` as of `paired`."""
-    return replace(paired(what, values, unit, paper, of, groups=groups), verdict="")
+def number(what, values, unit="", paper="", of="pictures", **dependent):
+    """The Number of a mean that is judged by nothing, with its interval over so many; the others as of `paired`."""
+    return replace(paired(what, values, unit, paper, of, **dependent), verdict="")
 
 
 # ------------------------------------------------------------------------------------------------------------ kept as JSON
