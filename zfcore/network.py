@@ -83,9 +83,9 @@ class Network:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
         self._check_ready(x)
-        _check_step(step, piece)
+        step = _step(step, piece)
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        return walk(layers, self.stored(x), None if step is None else Step(step, piece), self.shapes[1:])
+        return walk(layers, self.stored(x), step, self.shapes[1:])
 
     def _check_ready(self, x):
         """Raise Expected unless all layers have what they learn, and x may enter."""
@@ -383,12 +383,15 @@ def _gradients(layer, grads):
     return grads
 
 
-def _check_step(step, piece):
-    """Raise Expected for what is no number of a step, on whatever device, and no piece (first, N) of a batch."""
+def _step(step, piece):
+    """The training's Step, or None. Raises Expected for what is no number of one, on whatever device, and no piece (first, N) of
+    a batch."""
     if step is not None and not (getattr(step, "shape", None) == () and step.dtype == np.uint64):
-        check.whole("step", step, 0, 2**64 - 1)
+        step = check.whole("step", step, 0, 2**64 - 1)
     if piece is not None:
-        check.shape("piece", check.whole_numbers("piece", piece), (2,))
+        check.shape("piece", piece := check.whole_numbers("piece", piece), (2,))
+        piece = tuple(piece.tolist())
+    return None if step is None else Step(step, piece)
 
 
 def check_rules(rules: Rules) -> None:

@@ -259,14 +259,15 @@ def check_pictures(pictures: Pictures) -> None:
     check.instance("pictures", pictures, Pictures, "model.pictures() gives them, model.prepared(dataset) those of a data set")
 
 
-def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> None:
-    """Raise Expected unless it is a Trained and Pictures, which can go up in batches of this size."""
+def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> int:
+    """`batch_size` as an int. Raise Expected unless it is a Trained and Pictures, which can go up in batches of this size."""
     check_model(model)
     check_pictures(pictures)
-    check.whole("batch size", batch_size)
+    batch_size = check.whole("batch size", batch_size)
     if model.mean.shape[1:] != (pictures.size, pictures.size):
         raise check.Expected("pictures", "shape (any, {}, {}, 3)".format(*model.mean.shape[1:]),
                              (len(pictures), pictures.size, pictures.size, 3), "model.prepared(dataset) makes them so")
+    return batch_size
 
 
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:

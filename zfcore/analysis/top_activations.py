@@ -92,8 +92,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     Shards are cut between batches, so the merged shards are the single pass to the bit.
     Raises Expected for a layer that there is not, an empty data set, activations that are not finite, or a file of another
     network, data set or setting."""
-    check_pass_of(model, pictures, batch_size)
-    check.whole("k", k)
+    batch_size, k = check_pass_of(model, pictures, batch_size), check.whole("k", k)
     check.number("every", every)
     if file is not None:
         check.instance("file", file, (str, os.PathLike))
@@ -208,13 +207,15 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
 
 
 def check_top(top, model, pictures, layer, batch_size):
-    """Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches, and has the layer."""
-    check_pass_of(model, pictures, batch_size)
+    """`batch_size` as an int. Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches,
+    and has the layer."""
+    batch_size = check_pass_of(model, pictures, batch_size)
     check.instance("top", top, TopActivations, "top_activations makes one")
     if all(top.fingerprint.split(" ")[0] != seen(model, pictures, key) for key in (Pictures.key, Pictures.key_before)):
         raise check.Expected("top", "the pass of this network over these pictures", "one of another network or data set",
                              "make it anew with top_activations")
     check.one_of("layer", layer, top.values)
+    return batch_size
 
 
 def _continued(kept, wanted, file, model, pictures):
@@ -352,7 +353,7 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
     """Views of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
     that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection.
     Raises Expected for a unit that the layer does not have, and for the pass of another network or over other pictures."""
-    check_top(top, model, pictures, layer, batch_size)
+    batch_size = check_top(top, model, pictures, layer, batch_size)
     return views_of(model, pictures, top, layer, units, batch_size, rules, bar)
 
 
