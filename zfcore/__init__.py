@@ -66,20 +66,11 @@ _PUBLIC = {**{name: (module, name) for module, names in _PLACES.items() for name
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
 
-def _read_when_used(module):
-    """The module, whose file is read when something in it is first asked for."""
-    from importlib.util import LazyLoader, find_spec, module_from_spec
-    spec = find_spec(module)
-    spec.loader = LazyLoader(spec.loader)
-    made = sys.modules[module] = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
 def __getattr__(name):
-    # matplotlib: half a second, which a command that draws nothing saves
-    if name == "plots" and "zfcore.plots" not in sys.modules:
-        globals()[name] = _read_when_used("zfcore.plots")
+    if name == "plots":
+        from zfcore.late import read_when_used
+        # matplotlib: half a second, which a command that draws nothing saves
+        globals()[name] = read_when_used("zfcore.plots")
         return globals()[name]
     if name in _MODULES:
         return importlib.import_module(f"zfcore.{name}")
