@@ -29,10 +29,21 @@ import os
 import signal
 import sys
 
-_words = getattr(sys, "orig_argv", [])
-_module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
-_is_command = _module.split(".")[0] in ("zfcore", "train", "bench") or os.path.basename((sys.argv or [""])[0]) == "zfcore"
-if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+
+
+def _is_command():
+    """Return whether Python is about to run a command of zfcore or of a package beside it, and not a program of somebody else's that
+    imports it, whatever the one is called and the other's options are."""
+    words = getattr(sys, "argv", None) or [""]
+    asked = "train.console" if os.path.basename(words[0]) == "zfcore" else ""             # the command that is installed
+    if words[0] == "-m":                                   # as long as Python looks for the module, which stands before its words
+        asked = (sys.orig_argv[-len(words):] or [""])[0]
+        asked = asked.partition("m")[2] if asked.startswith("-") else asked                # "-mtrain"
+    package = sys.modules.get(asked.partition(".")[0])
+    return os.path.dirname(__path__[0]) in map(os.path.dirname, getattr(package, "__path__", ()))
+
+
+if _is_command() and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     # until the command begins (terminal.at_work) Ctrl-C ends it without a word
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
