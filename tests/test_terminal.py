@@ -409,7 +409,7 @@ sys.meta_path.insert(0, Numpy)
 """
 
 
-def answer_to_ctrl_c(tmp_path, *words, files={}, cwd=ROOT):
+def answer_to_ctrl_c(tmp_path, *words, files, cwd=ROOT):
     """What Ctrl-C would do while a program imports numpy, the first large package."""
     (tmp_path/"site").mkdir()
     for name, text in {"site/sitecustomize.py": ON_CTRL_C, **files}.items():

@@ -14,11 +14,13 @@ What there is, from the outside in (zfcore/README.md walks through it):
     diagnose                        figure 6            occlusion       figure 7            correspondence  figure 8, table 1
     sanity_checks                   what projections owe to what was learned                probe           table 7
     matching                        which units of two networks answer alike
+    feature_layers, shares_of_start                              layers by the paper's numbers; how much of the start is left
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
     open_data, DataSet, Pictures, CorruptImage                   pictures, also of one's own making
     training                                                     TrainConfig, Training: what `python -m train` does
     save_result, load_result, plots                              arrays to files, arrays to figures
+    Checkpoint                                                   a state of a training, as `training` keeps it
     select                                                       a device by its name
     Expected                                                     the one exception for input that cannot be used
 

@@ -97,9 +97,9 @@ class Network:
         self.check_dtype(what, x)
 
     def check_dtype(self, what: str, array: Array) -> None:
-        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters; in precision bf16 it may be
-        stored."""
-        own = self.dtype or array.dtype
+        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters, or where there are none
+        float32 or float64; in precision bf16 it may be stored."""
+        own = self.dtype or (array.dtype if array.dtype == np.float64 else np.dtype(np.float32))
         check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
 
     def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
@@ -174,7 +174,9 @@ class Network:
         return None if dy is None else in_float(dy), {name: of_layer for name, of_layer in grads.items() if of_layer}
 
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
-        """{name: output of that layer} for pictures x, in evaluation."""
+        """{name: output of that layer} for pictures x, in evaluation; in the order of the network, whatever that of `names` is.
+        What a layer hands on as it is, as Flatten does, is one array with what it was given, x itself perhaps: whoever writes into
+        one writes into both."""
         self._check_ready(x)
         wanted = {self.index(name) for name in check.names("names", names, none=True)}
         out, x = {}, self.stored(x)

@@ -124,13 +124,13 @@ class Trained:
         return replace(self, network=self.start, epoch=0)
 
     def inputs(self, images: NDArray[np.uint8]) -> Array:
-        """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
+        """uint8 (N,size,size,3) -> the centre crops less the mean, (3,H,W,N) of the network's dtype, float32, on the device."""
         images = self._there(images)
         return self._seen(images, *centre_crops(len(images), self.size, self.crop))
 
-    def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
-        """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
-        the mean over the paper's ten ("ten", section 3)."""
+    def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.floating[Any]]:
+        """P (classes,N) on the host, of the network's dtype, float32 unless somebody made it another, of uint8 images
+        (N,size,size,3): the softmax of the scores, of the centre crop or the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
         images, each = self._there(images), []
         views = zip(*(ten_crops(self.size, self.crop) if crops == "ten" else centre_crops(1, self.size, self.crop)))

@@ -543,6 +543,13 @@ def test_every_kind_of_result_is_some_analysis_s():
                                      and kind.__module__.startswith(("zfcore.analysis", "zfcore.deconvnet"))}
 
 
+@pytest.mark.parametrize("name, units", [("unit_views", []), ("diagnose", []), ("evolution", {"conv1": []})])
+def test_what_is_found_of_no_units_can_be_saved_and_loaded_too(tmp_path, name, units):
+    found = getattr(zfcore, name)(**{**RIGHT[name], "units": units})
+    zfcore.save_result(tmp_path/"a.h5", found)
+    assert same(zfcore.load_result(tmp_path/"a.h5", type(found)), found)
+
+
 @pytest.mark.parametrize("stride", [12, 33, 1000])
 def test_every_occlusion_that_is_made_can_be_saved_and_loaded(tmp_path, stride):
     found = zfcore.occlusion(**{**RIGHT["occlusion"], "stride": stride})
@@ -650,6 +657,33 @@ def test_a_layer_above_average_pools_alone_has_no_switches_that_others_could_rep
     assert found.cosine[:, 0] == pytest.approx(1) and (abs(found.cosine[:, 1:]) < 0.999).all()
     with pytest.raises(Expected, match="only: expected one of as trained, .*another unit.*, got 'other switches'"):
         zfcore.sanity_checks(model, pictures, top, "conv2", [0], only=["other switches"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
+def test_a_network_without_parameters_takes_pictures_in_float_as_others_do(dtype):
+    x = RIGHT["project"]["x"]
+    network = Network("pooled", x.shape[:3], [AvgPool("pool1", K=3, S=2), ReLU("relu1")])
+    for fits in np.float32, np.float64:
+        assert zfcore.project(network, x.astype(fits), "relu1", [0]*N).pixels.dtype == fits
+    with pytest.raises(Expected, match="^pooled: pictures: expected float32, got .*; this network computes in float32"):
+        zfcore.project(network, x.astype(dtype), "relu1", [0]*N)
+
+
+@pytest.mark.parametrize("odd", [[], None, "tpu", 3])
+def test_what_names_no_device_is_refused(odd):
+    with pytest.raises(Expected, match="device: expected one of auto, cpu, gpu, got "):
+        zfcore.select(odd)
+
+
+def test_labels_that_are_true_or_false_are_told_how_they_become_numbers():
+    dataset = Noise()
+    dataset.labels = dataset.labels > 0
+    with pytest.raises(Expected, match=r"labels: expected an array of whole numbers.*; labels.astype\(int\) makes"):
+        pictures_of(dataset)
+
+
+def test_activations_come_in_the_order_of_the_network_whatever_that_of_the_names():
+    assert [*small().activations(RIGHT["project"]["x"], ["conv2", "conv1", "conv2"])] == ["conv1", "conv2"]
 
 
 def test_no_layers_have_no_activations():

@@ -66,7 +66,7 @@ class Diagnosis:
     """
     FORM = {"name": "text", "filters": "float32 3 K K F finite", "stride": "int 1..", "rms": "float64 F 0..",
             "dominance": "float", "spectrum": "float64 F B", "edges": "float64 B+1 finite", "dead": "{dead?} bool D",
-            "total": "int 1..", "layer": "text", "units": "int64 U 0..", "projections": "float32 U k f f 3 finite",
+            "total": "int 1..", "layer": "text", "units": "int64 U? 0..", "projections": "float32 U k f f 3 finite",
             "patches": "uint8 U k f f 3", "aliasing": "float", "measured": "int 0..", "start": "{start?} float64 1",
             "legible": "{legible?} float64 4 2", "areas": "{legible?} float64 2"}
     name: str

@@ -331,7 +331,7 @@ class UnitViews:
     places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
     filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
-    FORM = {"layer": "text", "units": "int64 U 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
+    FORM = {"layer": "text", "units": "int64 U? 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
             "places": "int64 U k 2 -1..", "boxes": "int64 U k 4", "names": "text U k",
             "projections": "float32 U k f f 3 finite", "patches": "uint8 U k f f 3", "filters": "float32 U f f 3 finite",
             "classes": "text U"}
@@ -378,6 +378,7 @@ def views_of(model, pictures, top, layer, units, batch_size=32, rules=DECONVNET,
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
+    names = names.reshape(len(units), k)                   # of no units too
     return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen,
                      filters=_filters(network, units, size))
 

@@ -109,6 +109,7 @@ def check_data_set(dataset: DataSet) -> None:
     if not is_array or labels.ndim not in (1, 2) or labels.ndim == 1 and labels.dtype.kind not in "iu":
         raise Expected("data set: labels", "an array of whole numbers, one a picture",
                        f"{labels.dtype} {labels.shape}" if is_array else said(labels),
+                       "labels.astype(int) makes numbers of them" if is_array and labels.dtype == bool else
                        "numpy.array(labels) makes one of a list")
     if isinstance(dataset.names, (str, Mapping)) or not hasattr(dataset.names, "__getitem__"):
         raise Expected("data set: names", "a list of names, one a picture", said(dataset.names))
