@@ -1,0 +1,1 @@
+import zfcore  # noqa: F401  first, for a Ctrl-C while the rest is imported

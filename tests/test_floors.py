@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
-    ["zfcore.hints", "zfcore.system", "zfcore.terminal"],
+    ["zfcore.hints", "zfcore.system", "zfcore.terminal", "zfcore.late"],
     ["zfcore.check"],
     ["zfcore.files", "zfcore.cpu", "zfcore.memory", "zfcore.pickles", "zfcore.beside"],
     ["zfcore.hdf5", "zfcore.nvrtc"],

@@ -1,5 +1,6 @@
 """Sheets and settings: what is drawn stays inside its page, and drawing leaves no trace in matplotlib."""
 import inspect
+import threading
 from dataclasses import replace
 
 import matplotlib
@@ -71,6 +72,29 @@ def test_drawing_leaves_matplotlibs_settings_and_figures_alone(tmp_path):
     plots.save(page(170, 90), tmp_path/"page.svg")
     assert matplotlib.rcParams.copy() == before
     assert Image.open(tmp_path/"curves.png").size == (880, 330)
+
+
+def test_two_threads_that_draw_at_once_leave_no_trace_either():
+    """Were the second to begin before the first ends, it would end last, and put back what the first had set."""
+    before, first_draws, second_draws = matplotlib.rcParams.copy(), threading.Event(), threading.Event()
+
+    @plots.styled
+    def first():
+        first_draws.set()
+        second_draws.wait(0.3)
+
+    @plots.styled
+    def second():
+        second_draws.set()
+        threads[0].join()
+
+    threads = [threading.Thread(target=draw) for draw in (first, second)]
+    threads[0].start()
+    first_draws.wait()
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert matplotlib.rcParams.copy() == before
 
 
 @pytest.mark.parametrize("text", ["the sum of the strongest map", "0.577 → cassette_player_recorder", "n02123045_1234.JPEG", "short"])

@@ -399,6 +399,47 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(words):
     assert [line for line in err.splitlines() if not line.startswith("import time:")] in ([], ["", "stopped"])
 
 
+ON_CTRL_C = """import sys
+class Numpy:
+    def find_spec(name, path, target=None):
+        if name == "numpy":
+            import signal
+            print("as the system does" if signal.getsignal(signal.SIGINT) == signal.SIG_DFL else "by a handler", flush=True)
+sys.meta_path.insert(0, Numpy)
+"""
+
+
+def answer_to_ctrl_c(tmp_path, *words, files, cwd=ROOT):
+    """What Ctrl-C would do while a program imports numpy, the first large package."""
+    (tmp_path/"site").mkdir()
+    for name, text in {"site/sitecustomize.py": ON_CTRL_C, **files}.items():
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        (tmp_path/name).write_text(text)
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path/"site"), str(ROOT)])}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=there, capture_output=True, text=True, timeout=60).stdout.split("\n")[0]
+
+
+@posix
+@pytest.mark.parametrize("words", [["-m", "train", "--help"], ["-m", "zfcore", "--help"], ["-m", "bench", "--help"],
+                                   ["-um", "train.evaluate", "--help"], ["-W", "ignore", "-mzfcore", "--help"],
+                                   ["-m", "zfcore", "redraw", "-m"], ["zfcore", "--help"]], ids=" ".join)
+def test_ctrl_c_is_quiet_from_the_first_import_of_a_command_on(words, tmp_path):
+    installed = "import sys\nfrom train.console import main\nsys.exit(main())\n"
+    words = [str(tmp_path/"zfcore") if word == "zfcore" == words[0] else word for word in words]
+    assert answer_to_ctrl_c(tmp_path, *words, files={"zfcore": installed}) == "as the system does"
+
+
+@posix
+@pytest.mark.parametrize("words, place", [
+    (["own.py", "-m", "train"], "own.py"), (["-m", "train"], "train.py"), (["-m", "bench", "-m", "zfcore"], "bench/__init__.py"),
+    (["-m", "train"], "train/__init__.py"), (["-m", "own.train"], "own/__init__.py"), (["zfcore", "-m", "zfcore"], "zfcore"),
+    (["-c", "import zfcore.check", "-m", "zfcore"], "own.py")], ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_a_program_that_imports_zfcore_keeps_its_answer_to_ctrl_c_whatever_it_is_called(words, place, tmp_path):
+    files = {place: "import zfcore.check", **({f"{place.split('/')[0]}/__main__.py": "import zfcore.check",
+                                               "own/train.py": "import zfcore.check"} if "/" in place else {})}
+    assert answer_to_ctrl_c(tmp_path, *words, files=files, cwd=tmp_path) == "by a handler"
+
+
 @posix
 def test_a_signal_that_is_held_is_heard_after_the_block_as_often_as_it_came_whatever_else_fails():
     heard = []

@@ -14,11 +14,13 @@ What there is, from the outside in (zfcore/README.md walks through it):
     diagnose                        figure 6            occlusion       figure 7            correspondence  figure 8, table 1
     sanity_checks                   what projections owe to what was learned                probe           table 7
     matching                        which units of two networks answer alike
+    feature_layers, shares_of_start                              layers by the paper's numbers; how much of the start is left
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
     open_data, DataSet, Pictures, CorruptImage                   pictures, also of one's own making
     training                                                     TrainConfig, Training: what `python -m train` does
     save_result, load_result, plots                              arrays to files, arrays to figures
+    Checkpoint                                                   a state of a training, as `training` keeps it
     select                                                       a device by its name
     Expected                                                     the one exception for input that cannot be used
 
@@ -29,10 +31,21 @@ import os
 import signal
 import sys
 
-_words = getattr(sys, "orig_argv", [])
-_module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
-_is_command = _module.split(".")[0] in ("zfcore", "train", "bench") or os.path.basename((sys.argv or [""])[0]) == "zfcore"
-if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+
+
+def _is_command():
+    """Return whether Python is about to run a command of zfcore or of a package beside it, and not a program of somebody else's that
+    imports it, whatever the one is called and the other's options are."""
+    words = getattr(sys, "argv", None) or [""]
+    asked = "train.console" if os.path.basename(words[0]) == "zfcore" else ""             # the command that is installed
+    if words[0] == "-m":                                   # as long as Python looks for the module, which stands before its words
+        asked = (sys.orig_argv[-len(words):] or [""])[0]
+        asked = asked.partition("m")[2] if asked.startswith("-") else asked                # "-mtrain"
+    package = sys.modules.get(asked.partition(".")[0])
+    return os.path.dirname(__path__[0]) in map(os.path.dirname, getattr(package, "__path__", ()))
+
+
+if _is_command() and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     # until the command begins (terminal.at_work) Ctrl-C ends it without a word
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -66,20 +79,11 @@ _PUBLIC = {**{name: (module, name) for module, names in _PLACES.items() for name
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
 
-def _read_when_used(module):
-    """The module, whose file is read when something in it is first asked for."""
-    from importlib.util import LazyLoader, find_spec, module_from_spec
-    spec = find_spec(module)
-    spec.loader = LazyLoader(spec.loader)
-    made = sys.modules[module] = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
 def __getattr__(name):
-    # matplotlib: half a second, which a command that draws nothing saves
-    if name == "plots" and "zfcore.plots" not in sys.modules:
-        globals()[name] = _read_when_used("zfcore.plots")
+    if name == "plots":
+        from zfcore.late import read_when_used
+        # matplotlib: half a second, which a command that draws nothing saves
+        globals()[name] = read_when_used("zfcore.plots")
         return globals()[name]
     if name in _MODULES:
         return importlib.import_module(f"zfcore.{name}")

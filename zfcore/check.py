@@ -130,18 +130,19 @@ def number(what: object, value: object) -> None:
         raise Expected(what, "a finite number", value if isinstance(value, (str, Real)) else type(value).__name__)
 
 
-def whole(what: object, value: Any, low: int = 1, high: int | None = None) -> None:
-    """Raise unless `value` is one whole number, Python's or NumPy's, from `low` to `high` (None: without end)."""
+def whole(what: object, value: Any, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int, since NumPy's small ones overflow in what is computed with them. Raise unless it is one whole number,
+    Python's or NumPy's, from `low` to `high` (None: without end)."""
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or not low <= int(value) <= (int(value) if high is None else high):
         raise Expected(what, f"a whole number {f'of {low} or more' if high is None else f'from {low} to {high}'}",
                        value if is_whole else repr(value)[:60])
+    return int(value)
 
 
 def seed(what: object, value: Any) -> int:
     """`value` as an int. Raise unless draws can be keyed by it, as by a seed or an epoch."""
-    whole(what, value, 0, LARGEST_SEED)
-    return int(value)
+    return whole(what, value, 0, LARGEST_SEED)
 
 
 def numbers(what: object, values: Any, kinds: str = "iuf", words: str = "numbers") -> NDArray[Any]:

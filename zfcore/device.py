@@ -4,7 +4,7 @@ from typing import Literal
 
 from zfcore import gpu
 from zfcore.backend import CPU, Device
-from zfcore.check import Expected
+from zfcore.check import Expected, one_of
 from zfcore.ops import tuned
 
 
@@ -21,13 +21,12 @@ DEVICES = {"cpu": lambda: CPU, "gpu": _gpu}                    # name -> functio
 def select(name: Literal["auto", "cpu", "gpu"] = "auto") -> Device:
     """The device called `name`; "auto" takes the GPU where CuPy sees one and the CPU elsewhere. Raises Expected
     for another name, and where there is no such device."""
+    one_of("--device", name, ("auto", *DEVICES))
     if name == "auto":
         try:
             return DEVICES["gpu"]()
         except Expected:
             return CPU
-    if name not in DEVICES:
-        raise Expected("--device", "auto, " + ", ".join(DEVICES), repr(name))
     return DEVICES[name]()
 
 

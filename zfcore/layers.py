@@ -671,7 +671,7 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
     if not isinstance(kind, str) or kind not in KINDS:
         raise check.Expected("layer table: kind", f"one of {', '.join(KINDS)}", files.said(kind),
                              "a kind of your own is entered in zfcore.layers.KINDS first: for a command by a script that enters it and "
-                             "then calls the command's main, such as zfcore.__main__.main()")
+                             "then calls the command's main, such as zfcore.__main__.main(), without --devices, whose processes do not know it")
     given = {key: value for key, value in row.items() if key != "kind"}
     needed, optional = ({one.name: files.anything for one in fields(KINDS[kind]) if (one.default is MISSING) == is_needed}
                         for is_needed in (True, False))

@@ -83,9 +83,9 @@ class Network:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
         self._check_ready(x)
-        _check_step(step, piece)
+        step = _step(step, piece)
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        return walk(layers, self.stored(x), None if step is None else Step(step, piece), self.shapes[1:])
+        return walk(layers, self.stored(x), step, self.shapes[1:])
 
     def _check_ready(self, x):
         """Raise Expected unless all layers have what they learn, and x may enter."""
@@ -97,9 +97,9 @@ class Network:
         self.check_dtype(what, x)
 
     def check_dtype(self, what: str, array: Array) -> None:
-        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters; in precision bf16 it may be
-        stored."""
-        own = self.dtype or array.dtype
+        """Raise Expected unless the array, of what goes up or down, has the dtype of the parameters, or where there are none
+        float32 or float64; in precision bf16 it may be stored."""
+        own = self.dtype or (array.dtype if array.dtype == np.float64 else np.dtype(np.float32))
         check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
 
     def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
@@ -174,7 +174,9 @@ class Network:
         return None if dy is None else in_float(dy), {name: of_layer for name, of_layer in grads.items() if of_layer}
 
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
-        """{name: output of that layer} for pictures x, in evaluation."""
+        """{name: output of that layer} for pictures x, in evaluation; in the order of the network, whatever that of `names` is.
+        What a layer hands on as it is, as Flatten does, is one array with what it was given, x itself perhaps: whoever writes into
+        one writes into both."""
         self._check_ready(x)
         wanted = {self.index(name) for name in check.names("names", names, none=True)}
         out, x = {}, self.stored(x)
@@ -383,12 +385,15 @@ def _gradients(layer, grads):
     return grads
 
 
-def _check_step(step, piece):
-    """Raise Expected for what is no number of a step, on whatever device, and no piece (first, N) of a batch."""
+def _step(step, piece):
+    """The training's Step, or None. Raises Expected for what is no number of one, on whatever device, and no piece (first, N) of
+    a batch."""
     if step is not None and not (getattr(step, "shape", None) == () and step.dtype == np.uint64):
-        check.whole("step", step, 0, 2**64 - 1)
+        step = check.whole("step", step, 0, 2**64 - 1)
     if piece is not None:
-        check.shape("piece", check.whole_numbers("piece", piece), (2,))
+        check.shape("piece", piece := check.whole_numbers("piece", piece), (2,))
+        piece = tuple(piece.tolist())
+    return None if step is None else Step(step, piece)
 
 
 def check_rules(rules: Rules) -> None:

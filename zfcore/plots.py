@@ -6,10 +6,12 @@ import io
 import os
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import cycle, pairwise
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, TypeAlias
 
 import matplotlib
@@ -60,7 +62,16 @@ Pixels: TypeAlias = NDArray[np.floating[Any]]
 Curves: TypeAlias = Mapping[str, Mapping[int, tuple[float, float | None]]]
 Errors: TypeAlias = tuple[float | None, float | None]                           # in training, in validation
 
-styled = matplotlib.rc_context(STYLE)        # a decorator: within the function, so that a user's own figures stay as they are
+_STYLE_LOCK = RLock()                        # matplotlib has one style: what two threads put back by turns is neither's
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with _STYLE_LOCK, matplotlib.rc_context(STYLE):
+        yield
+
+
+styled = _style()                            # a decorator: within the function, so that a user's own figures stay as they are
 
 
 @styled

@@ -124,13 +124,13 @@ class Trained:
         return replace(self, network=self.start, epoch=0)
 
     def inputs(self, images: NDArray[np.uint8]) -> Array:
-        """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
+        """uint8 (N,size,size,3) -> the centre crops less the mean, (3,H,W,N) of the network's dtype, float32, on the device."""
         images = self._there(images)
         return self._seen(images, *centre_crops(len(images), self.size, self.crop))
 
-    def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
-        """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
-        the mean over the paper's ten ("ten", section 3)."""
+    def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.floating[Any]]:
+        """P (classes,N) on the host, of the network's dtype, float32 unless somebody made it another, of uint8 images
+        (N,size,size,3): the softmax of the scores, of the centre crop or the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
         images, each = self._there(images), []
         views = zip(*(ten_crops(self.size, self.crop) if crops == "ten" else centre_crops(1, self.size, self.crop)))
@@ -259,14 +259,15 @@ def check_pictures(pictures: Pictures) -> None:
     check.instance("pictures", pictures, Pictures, "model.pictures() gives them, model.prepared(dataset) those of a data set")
 
 
-def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> None:
-    """Raise Expected unless it is a Trained and Pictures, which can go up in batches of this size."""
+def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> int:
+    """`batch_size` as an int. Raise Expected unless it is a Trained and Pictures, which can go up in batches of this size."""
     check_model(model)
     check_pictures(pictures)
-    check.whole("batch size", batch_size)
+    batch_size = check.whole("batch size", batch_size)
     if model.mean.shape[1:] != (pictures.size, pictures.size):
         raise check.Expected("pictures", "shape (any, {}, {}, 3)".format(*model.mean.shape[1:]),
                              (len(pictures), pictures.size, pictures.size, 3), "model.prepared(dataset) makes them so")
+    return batch_size
 
 
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:

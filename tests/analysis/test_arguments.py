@@ -2,8 +2,11 @@
 other words is taken and gives the same numbers."""
 import inspect
 import re
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
+from numbers import Integral
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.data.transforms import decode, square
 from zfcore.data.voc import write_results
-from zfcore.layers import AvgPool, Conv, Layer, ReLU
+from zfcore.layers import AvgPool, Conv, Dropout, Layer, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
 from zfcore.training import evaluation
@@ -208,13 +211,14 @@ def same(one, other):
         return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    return np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
+    return type(one) is type(other) and np.asarray(one).dtype == np.asarray(other).dtype and \
+        np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
 
 
 def in_numpy(value):
     if isinstance(value, bool) or isinstance(value, str):
         return value
-    return np.int16(value) if isinstance(value, int) else np.array(value) if isinstance(value, list) else value
+    return np.int8(value) if isinstance(value, int) else np.array(value) if isinstance(value, list) else value
 
 
 def in_python(value):
@@ -227,6 +231,83 @@ def test_lists_arrays_and_numbers_of_numpy_say_the_same(name):
     for dress in (in_numpy, in_python):
         dressed = {word: value if word in ("models", "features") else dress(value) for word, value in given.items()}
         assert same(getattr(zfcore, name)(**dressed), plain)
+
+
+class Whole:
+    """A whole number that says which one it is, and nothing can be computed with: NumPy's small ones overflow where it is."""
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+    __int__ = __index__
+
+
+Integral.register(Whole)
+
+
+@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word, value in given.items()
+                                        if type(value) is int])
+def test_a_whole_number_is_one_of_python_s_before_anything_is_computed_with_it(name, word):
+    call, given = CALLS[name]
+    call(**{**given, word: Whole(given[word])})
+
+
+def test_a_pass_in_batches_of_numpy_s_smallest_whole_numbers_is_the_pass():
+    """The pictures of the last batch would have numbers beyond these."""
+    given = {**RIGHT["top_activations"], "pictures": pictures_of(Noise(200))}
+    plain = zfcore.top_activations(**{**given, "batch_size": 64})
+    assert plain.complete
+    for kind in np.int8, np.uint8:
+        assert same(zfcore.top_activations(**{**given, "batch_size": kind(64)}), plain)
+
+
+def test_a_step_and_a_piece_in_numpy_s_smallest_whole_numbers_drop_the_same_units():
+    x = RIGHT["project"]["x"]
+    network = Network("dropped", x.shape[:3], [Conv("conv1", 4, K=5, S=2), Dropout("drop1", 0.8)]).init(0)
+    dropped, plain = (network.forward(x, step=kind(3), piece=(kind(2), kind(100)))[0] for kind in (np.int8, int))
+    assert np.array_equal(dropped, plain) and not np.array_equal(plain, network.forward(x)[0])
+
+
+# ------------------------------------------------------------------------------------------------- arrays of the caller's
+def arrays_in(value):
+    """All arrays that an argument is made of."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Trained):
+        yield value.mean
+        yield from arrays_in(value.network)
+    elif isinstance(value, Network):
+        yield from arrays_in([*value.parameters().values()])
+    elif is_dataclass(value) or isinstance(value, Mapping):
+        yield from arrays_in([*(vars(value) if is_dataclass(value) else value).values()])
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from arrays_in(one)
+
+
+def as_arrays(value):
+    """Numbers in lists as an array, as a caller may have them, and so in a dict."""
+    if isinstance(value, dict):
+        return {key: as_arrays(one) for key, one in value.items()}
+    return np.array(value) if isinstance(value, list) and isinstance(value[0], (int, list)) else value
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_found_stays_whatever_becomes_of_the_arrays_that_were_given(name):
+    given = {word: deepcopy(as_arrays(value)) for word, value in RIGHT[name].items()}
+    found = getattr(zfcore, name)(**given)
+    before, arrays = deepcopy(found), [*arrays_in(list(given.values()))]
+    for array in arrays:
+        array[...] = 1 - array if array.dtype != bool else ~array
+    assert arrays and same(found, before)
+
+
+def test_what_is_found_shares_no_array_of_zfcore_s_own():
+    found = zfcore.diagnose(**RIGHT["diagnose"])
+    found.edges[:] = 0
+    assert same(zfcore.diagnose(**RIGHT["diagnose"]), found_by("diagnose"))
 
 
 @cache
@@ -462,6 +543,13 @@ def test_every_kind_of_result_is_some_analysis_s():
                                      and kind.__module__.startswith(("zfcore.analysis", "zfcore.deconvnet"))}
 
 
+@pytest.mark.parametrize("name, units", [("unit_views", []), ("diagnose", []), ("evolution", {"conv1": []})])
+def test_what_is_found_of_no_units_can_be_saved_and_loaded_too(tmp_path, name, units):
+    found = getattr(zfcore, name)(**{**RIGHT[name], "units": units})
+    zfcore.save_result(tmp_path/"a.h5", found)
+    assert same(zfcore.load_result(tmp_path/"a.h5", type(found)), found)
+
+
 @pytest.mark.parametrize("stride", [12, 33, 1000])
 def test_every_occlusion_that_is_made_can_be_saved_and_loaded(tmp_path, stride):
     found = zfcore.occlusion(**{**RIGHT["occlusion"], "stride": stride})
@@ -569,6 +657,33 @@ def test_a_layer_above_average_pools_alone_has_no_switches_that_others_could_rep
     assert found.cosine[:, 0] == pytest.approx(1) and (abs(found.cosine[:, 1:]) < 0.999).all()
     with pytest.raises(Expected, match="only: expected one of as trained, .*another unit.*, got 'other switches'"):
         zfcore.sanity_checks(model, pictures, top, "conv2", [0], only=["other switches"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
+def test_a_network_without_parameters_takes_pictures_in_float_as_others_do(dtype):
+    x = RIGHT["project"]["x"]
+    network = Network("pooled", x.shape[:3], [AvgPool("pool1", K=3, S=2), ReLU("relu1")])
+    for fits in np.float32, np.float64:
+        assert zfcore.project(network, x.astype(fits), "relu1", [0]*N).pixels.dtype == fits
+    with pytest.raises(Expected, match="^pooled: pictures: expected float32, got .*; this network computes in float32"):
+        zfcore.project(network, x.astype(dtype), "relu1", [0]*N)
+
+
+@pytest.mark.parametrize("odd", [[], None, "tpu", 3])
+def test_what_names_no_device_is_refused(odd):
+    with pytest.raises(Expected, match="device: expected one of auto, cpu, gpu, got "):
+        zfcore.select(odd)
+
+
+def test_labels_that_are_true_or_false_are_told_how_they_become_numbers():
+    dataset = Noise()
+    dataset.labels = dataset.labels > 0
+    with pytest.raises(Expected, match=r"labels: expected an array of whole numbers.*; labels.astype\(int\) makes"):
+        pictures_of(dataset)
+
+
+def test_activations_come_in_the_order_of_the_network_whatever_that_of_the_names():
+    assert [*small().activations(RIGHT["project"]["x"], ["conv2", "conv1", "conv2"])] == ["conv1", "conv2"]
 
 
 def test_no_layers_have_no_activations():

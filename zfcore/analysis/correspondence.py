@@ -156,11 +156,10 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
     names = [f"picture {i}" for i in range(n)] if names is None else check.names("names", names)
     if len(names) != n:
         raise check.Expected("names", f"{n}, one a picture", len(names))
-    for what, value in (("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
-        check.whole(what, value)
-    check.whole("grey", grey, 0, 255)
-    side = default_side(crop) if side is None else side
-    check.whole("side of the square", side, 1, crop)
+    random, permutations, batch_size = (check.whole(what, value) for what, value in (
+        ("random squares", random), ("permutations", permutations), ("batch size", batch_size)))
+    grey = check.whole("grey", grey, 0, 255)
+    side = check.whole("side of the square", default_side(crop) if side is None else side, 1, crop)
     seed = check.seed("seed", seed)
     places = check.numbers("places", places).astype(float)
     check.shape("places", places, (n, P, 2))
@@ -174,7 +173,7 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
     dealt = _derangements(groups, random, seed)
     found = [_of_layer(signs[name], P, random, groups, dealt, permutations, seed) for name in layers]
     lenders = np.take_along_axis(lenders_of(groups), dealt.T, axis=1).T
-    return Correspondence(np.array(parts), np.array(layers), side, grey, pictures, corners, lenders,
+    return Correspondence(np.array(parts), np.array(layers), side, grey, pictures.copy(), corners, lenders,
                           *map(np.stack, zip(*found)), permutations, np.array(names))
 
 

@@ -66,7 +66,7 @@ class Diagnosis:
     """
     FORM = {"name": "text", "filters": "float32 3 K K F finite", "stride": "int 1..", "rms": "float64 F 0..",
             "dominance": "float", "spectrum": "float64 F B", "edges": "float64 B+1 finite", "dead": "{dead?} bool D",
-            "total": "int 1..", "layer": "text", "units": "int64 U 0..", "projections": "float32 U k f f 3 finite",
+            "total": "int 1..", "layer": "text", "units": "int64 U? 0..", "projections": "float32 U k f f 3 finite",
             "patches": "uint8 U k f f 3", "aliasing": "float", "measured": "int 0..", "start": "{start?} float64 1",
             "legible": "{legible?} float64 4 2", "areas": "{legible?} float64 2"}
     name: str
@@ -105,11 +105,11 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
     picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
-    check_pass_of(model, pictures, batch_size)
+    batch_size, k = check_pass_of(model, pictures, batch_size), check.whole("k", k)
     check.instance("name", name := model.name if name is None else name, str)
     network, start = model.network, model.start
     first, second = first_two(network)
-    w = to_host(network[first].parameters["w"])
+    w = to_host(network[first].parameters["w"])                                 # on a CPU the network's own, which may learn on
     layers, upper = rectified(network), judged_layers(network)
     top = top_activations(model, pictures, looked_at(network), k, batch_size=batch_size, file=file, bar=bar)
     power, measured = 0, 0
@@ -121,8 +121,8 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
         if bar is not None:
             bar.update(k - len(shown))
     kept = views_of(model, pictures, top, second, units)
-    return Diagnosis(name, w.astype(np.float32, copy=False), network[first].S, rms(w), dominance(w),
-                     radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
+    return Diagnosis(name, w.astype(np.float32), network[first].S, rms(w), dominance(w),
+                     radial_shares(w), EDGES.copy(), {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,
                      {} if start is None else {layer: np.array([share])

@@ -54,7 +54,7 @@ class Evolution:
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None
     changes       {layer: (E-1,D) float64}        `change` of each of a layer's D units, NaN where it does not fire at the later
                                                   epoch; or None"""
-    FORM = {"epochs": "int64 E 0..", "units": "{layer} int64 U 0..", "projections": "{layer} float32 U E f f 3 finite",
+    FORM = {"epochs": "int64 E 0..", "units": "{layer} int64 U? 0..", "projections": "{layer} float32 U E f f 3 finite",
             "values": "{layer} float32 U E finite", "pictures": "{layer} int64 U E -1..", "moved": "{layer} float64 E-1",
             "change": "{layer} float64 E-1", "dead": "{layer} float64 E 0..1", "total": "int 1..",
             "unrelated": "{unrelated?} float64 1", "classes": "{classes?} text U", "changes": "{changes?} float64 E-1 D"}

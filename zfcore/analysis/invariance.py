@@ -96,7 +96,7 @@ class Series(NamedTuple):
 
 def paper_series(size: int, crop: int) -> dict[str, Series]:
     """{name: Series} of figure 5, for crops of `crop` pixels in squares of `size`."""
-    check_crop(size, crop)
+    size, crop = check_crop(size, crop)
     shifts = np.arange(1 - STEPS//2, STEPS//2)/(STEPS//2 - 1)*LARGEST_SHIFT*crop
     room = crop + 2*shifts[-1] + (size - crop) % 2           # pixels that the shifted crops need, side by side
     zooms, degrees = 1 + np.arange(STEPS)/STEPS, np.arange(STEPS)*360/STEPS
@@ -125,7 +125,7 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
     Raises Expected for a class or a layer that there is not, for a network without class scores, and where these are not finite."""
     check_model(model)
     check_sees_squares(model)
-    check.whole("batch size", batch_size)
+    batch_size = check.whole("batch size", batch_size)
     check.instance("pictures", pictures, (Sequence, np.ndarray), "a list of arrays (h,w,3)")
     check.positive("pictures", len(pictures))
     network = model.network

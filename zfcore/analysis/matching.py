@@ -71,7 +71,7 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
     """Match the units of `model` with those of `other`, in one pass over the same data set, which each sees as its own pictures
     were prepared. `bar` moves on by one a picture. Raises Expected for different data sets, and for a layer that one of them
     does not have."""
-    check_pass_of(model, pictures, batch_size)
+    batch_size = check_pass_of(model, pictures, batch_size)
     check_pass_of(other, others, batch_size)
     layers = check_layers(model.network, layers)
     check_same(pictures, others)

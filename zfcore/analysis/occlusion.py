@@ -117,7 +117,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
     _, H, W = network.input_shape
     layer, size, stride, grey, tops, lefts = check_square(network, layer, size, stride, grey)
     check.one_of("criterion", criterion, CRITERIA)
-    check.whole("batch size", batch_size)
+    batch_size = check.whole("batch size", batch_size)
     pictures = check.pictures("pictures", pictures, (None, *model.mean.shape[1:], 3))
     check.positive("pictures", len(pictures))
     if labels is not None:
@@ -128,7 +128,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
             for n in range(len(pictures))]
     margin = [(s - n)//2 for s, n in zip(pictures.shape[1:3], (H, W))]                                     # as centre_crops
     return Occlusion(layer, criterion, size, stride, grey, tops, lefts,
-                     pictures[:, margin[0]:margin[0] + H, margin[1]:margin[1] + W],
+                     pictures[:, margin[0]:margin[0] + H, margin[1]:margin[1] + W].copy(),      # else a view of the caller's array
                      **{name: np.stack([one[name] for one in each]) for name in each[0]})
 
 
@@ -156,9 +156,9 @@ def check_square(network, layer=None, size=None, stride=None, grey=MID_GREY):
         raise check.Expected("layer", "one of maps", f"{layer}, which is fully connected")
     _, H, W = network.input_shape
     size, stride = (max(1, round(paper*H/224)) if given is None else given for given, paper in ((size, 50), (stride, 6)))
-    check.whole("stride of the square", stride)
-    check.whole(f"size of the square, in an input of {H}x{W} pixels", size, 1, min(H, W))
-    check.whole("grey", grey, 0, 255)
+    stride = check.whole("stride of the square", stride)
+    size = check.whole(f"size of the square, in an input of {H}x{W} pixels", size, 1, min(H, W))
+    grey = check.whole("grey", grey, 0, 255)
     tops, lefts = (np.arange(0, side - size + 1, stride) for side in (H, W))                  # always wholly inside
     return Square(layer, size, stride, grey, tops, lefts)
 

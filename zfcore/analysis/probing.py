@@ -91,7 +91,7 @@ def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int6
     says no number, and for features that are not finite."""
     check.one_of("probe", kind, GRID)
     check.shape("features", features, (None, None))
-    check.whole("classes", M)
+    M = check.whole("classes", M)
     check.instance("measure", measure, Callable)
     train, test = _rows("train", train, features), _rows("test", test, features)
     labels, held = class_labels("labels", labels, M, len(train)), check.numbers("held", held, "b", "bool")

@@ -93,8 +93,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many).
     Raises Expected for the pass of another network or over other pictures, and where a control is impossible: a layer with one
     unit has no other unit, one picture no other switches."""
-    check_top(top, model, pictures, layer, batch_size)
-    seed = check.seed("seed", seed)
+    batch_size, seed = check_top(top, model, pictures, layer, batch_size), check.seed("seed", seed)
     network, start = model.network, model.start
     units = check_units(network, layer, units)
     check_possible(network, layer)

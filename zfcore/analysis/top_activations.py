@@ -92,8 +92,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     Shards are cut between batches, so the merged shards are the single pass to the bit.
     Raises Expected for a layer that there is not, an empty data set, activations that are not finite, or a file of another
     network, data set or setting."""
-    check_pass_of(model, pictures, batch_size)
-    check.whole("k", k)
+    batch_size, k = check_pass_of(model, pictures, batch_size), check.whole("k", k)
     check.number("every", every)
     if file is not None:
         check.instance("file", file, (str, os.PathLike))
@@ -209,13 +208,15 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
 
 
 def check_top(top, model, pictures, layer, batch_size):
-    """Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches, and has the layer."""
-    check_pass_of(model, pictures, batch_size)
+    """`batch_size` as an int. Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches,
+    and has the layer."""
+    batch_size = check_pass_of(model, pictures, batch_size)
     check.instance("top", top, TopActivations, "top_activations makes one")
     if all(top.fingerprint.split(" ")[0] != seen(model, pictures, key) for key in (Pictures.key, Pictures.key_before)):
         raise check.Expected("top", "the pass of this network over these pictures", "one of another network or data set",
                              "make it anew with top_activations")
     check.one_of("layer", layer, top.values)
+    return batch_size
 
 
 def _continued(kept, wanted, file, model, pictures):
@@ -331,7 +332,7 @@ class UnitViews:
     places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
     filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
-    FORM = {"layer": "text", "units": "int64 U 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
+    FORM = {"layer": "text", "units": "int64 U? 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
             "places": "int64 U k 2 -1..", "boxes": "int64 U k 4", "names": "text U k",
             "projections": "float32 U k f f 3 finite", "patches": "uint8 U k f f 3", "filters": "float32 U f f 3 finite",
             "classes": "text U"}
@@ -353,7 +354,7 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
     """Views of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
     that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection.
     Raises Expected for a unit that the layer does not have, and for the pass of another network or over other pictures."""
-    check_top(top, model, pictures, layer, batch_size)
+    batch_size = check_top(top, model, pictures, layer, batch_size)
     return views_of(model, pictures, top, layer, units, batch_size, rules, bar)
 
 
@@ -378,6 +379,7 @@ def views_of(model, pictures, top, layer, units, batch_size=32, rules=DECONVNET,
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
+    names = names.reshape(len(units), k)                   # of no units too
     return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen,
                      filters=_filters(network, units, size))
 

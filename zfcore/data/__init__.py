@@ -28,11 +28,9 @@ def open_data(data: FilePath, size: int, limit_per_class: int = 0,
     without parts `val_fraction` is for validation; None: all of them, train being empty, and pictures without classes will do.
     Raises Expected, one sentence, for whatever is missing, damaged or inconsistent there."""
     data = said_place(data)
-    check.whole("--size", size)
-    check.whole("--limit-per-class", limit_per_class, 0)
+    size, limit_per_class = check.whole("--size", size), check.whole("--limit-per-class", limit_per_class, 0)
     if val_fraction is not None:
         check_fraction("--val-fraction", val_fraction)
-    size, limit_per_class = int(size), int(limit_per_class)
     if is_drawn(data):
         return _open_drawn(data, size, limit_per_class)
     try:

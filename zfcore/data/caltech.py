@@ -89,8 +89,8 @@ def splits(labels: NDArray[np.int64], train_per_class: int, test_most: int = 50,
     and the test pictures stay the same in every class that has enough: a curve over the number shows what the number does
     and not the luck of the draw. Raises Expected where a class has fewer than train_per_class + 1 pictures."""
     labels = np.asarray(labels)
-    check.whole("training pictures per class", train_per_class)
-    check.whole("test pictures per class", test_most, 0)
+    train_per_class = check.whole("training pictures per class", train_per_class)
+    test_most = check.whole("test pictures per class", test_most, 0)
     fold, seed = check.seed("fold", fold), check.seed("seed", seed)
     small = np.setdiff1d(small_classes(labels, train_per_class), without)
     if len(small):

@@ -109,6 +109,7 @@ def check_data_set(dataset: DataSet) -> None:
     if not is_array or labels.ndim not in (1, 2) or labels.ndim == 1 and labels.dtype.kind not in "iu":
         raise Expected("data set: labels", "an array of whole numbers, one a picture",
                        f"{labels.dtype} {labels.shape}" if is_array else said(labels),
+                       "labels.astype(int) makes numbers of them" if is_array and labels.dtype == bool else
                        "numpy.array(labels) makes one of a list")
     if isinstance(dataset.names, (str, Mapping)) or not hasattr(dataset.names, "__getitem__"):
         raise Expected("data set: names", "a list of names, one a picture", said(dataset.names))
@@ -202,13 +203,11 @@ class Pictures:
         if not len(dataset):
             raise Expected("pictures", "one or more in each part, training and validation", "none",
                            "a class of two or more has some in both; or put them into folders train and val")
-        check_crop(size, crop)
-        check.whole("--workers", workers, 0)
-        check.whole("memory", memory, 0)
+        size, crop = check_crop(size, crop)
+        workers, memory = check.whole("--workers", workers, 0), check.whole("memory", memory, 0)
         shorter_side = told_by(dataset).shorter_side
         if shorter_side not in (None, size):
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
-        size, crop, workers, memory = map(int, (size, crop, workers, memory))     # NumPy's small ones overflow in products
         self.dataset, self.size, self.crop, self.upscale = dataset, size, crop, upscale
         self.workers, self.memory = workers, memory
         self.damaged: dict[int, str] = {}
@@ -283,7 +282,7 @@ class Pictures:
 
     def picture(self, i: int) -> NDArray[np.uint8]:
         """Picture i prepared: (size,size,3), read-only. Raises CorruptImage."""
-        check.whole("picture", i, 0, len(self) - 1)
+        i = check.whole("picture", i, 0, len(self) - 1)
         if self._is_kept[i]:
             kept = self._kept[i]
             kept.flags.writeable = False          # of this view
@@ -319,9 +318,8 @@ class Pictures:
 
     def drawn(self, batch_size: int, seed: int, epoch: int, shuffle: bool = True, start: int = 0) -> list[NDArray[np.int64]]:
         """The indices that the batches of `batches` are made of, those of damaged pictures among them."""
-        check.whole("--batch-size", batch_size)
-        check.whole("start", start, 0)
-        seed, epoch, batch_size, start = check.seed("--seed", seed), check.seed("epoch", epoch), int(batch_size), int(start)
+        batch_size, start = check.whole("--batch-size", batch_size), check.whole("start", start, 0)
+        seed, epoch = check.seed("--seed", seed), check.seed("epoch", epoch)
         order = shuffled(len(self), seed, epoch) if shuffle else np.arange(len(self))
         return [order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)]
 

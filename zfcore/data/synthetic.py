@@ -394,9 +394,9 @@ class Synthetic(BuiltIn):
 
     def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None, before=None):
         check.one_of("synthetic set: split", split, SPLITS)
-        check.whole("synthetic set: number of pictures", count, 1, MOST//2)
-        check.whole("synthetic set: picture size", size, SMALLEST, LARGEST)
-        self.split, self.size, self.seed = split, int(size), check.seed("synthetic set: seed", seed)
+        count = check.whole("synthetic set: number of pictures", count, 1, MOST//2)
+        self.split, self.size = split, check.whole("synthetic set: picture size", size, SMALLEST, LARGEST)
+        self.seed = check.seed("synthetic set: seed", seed)
         self.drawings, self.classes = drawings, drawings.classes
         self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
         self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
@@ -438,14 +438,14 @@ class Synthetic(BuiltIn):
 
     def _which(self, i):
         """Arguments of the functions `scene` and `truth`."""
-        check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        return self.drawings, self.seed, self.split, int(i), int(self.labels[i])
+        i = check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        return self.drawings, self.seed, self.split, i, int(self.labels[i])
 
     def picture(self, i):
         """Picture i, PIL RGB."""
         if self._kept is None:
             return render(self.scene(i), self.size)
-        check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        i = check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         pixels = self._kept.read(i) or self._helpers.picture(self._number, i)
         if pixels is None:
             with _DRAWING:
@@ -589,8 +589,7 @@ def _listen(asked):
 def contact_sheet(size=96, columns=10, seed=0, drawings=OBJECTS, rows=24):
     """Pictures of `size` pixels, a class a row with its name at the left, `columns` examples each; PIL RGB. Of more classes
     than `rows` that many, as evenly spread as can be."""
-    for what, value in (("columns", columns), ("rows", rows)):
-        check.whole(f"contact sheet: {what}", value, 1, 1000)
+    columns, rows = (check.whole(f"contact sheet: {what}", value, 1, 1000) for what, value in (("columns", columns), ("rows", rows)))
     classes = drawings.classes
     data = Synthetic("train", columns*len(classes), size, seed, drawings)
     shown = np.unique(np.linspace(0, len(classes) - 1, min(rows, len(classes))).round().astype(int)).tolist()

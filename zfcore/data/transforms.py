@@ -252,7 +252,7 @@ Crops: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]
 
 def ten_crops(size: int, crop: int) -> Crops:
     """The paper's ten, n = 10: top left, top right, bottom left, bottom right, centre, then the same five mirrored."""
-    check_crop(size, crop)
+    size, crop = check_crop(size, crop)
     end, middle = size - crop, (size - crop)//2
     tops = np.array([0, 0, end, end, middle]*2)
     lefts = np.array([0, end, 0, end, middle]*2)
@@ -261,7 +261,7 @@ def ten_crops(size: int, crop: int) -> Crops:
 
 def centre_crops(n: int, size: int, crop: int) -> Crops:
     """The centre crop, not mirrored, n times."""
-    check_crop(size, crop)
+    size, crop = check_crop(size, crop)
     middle = np.full(n, (size - crop)//2)
     return middle, middle, np.zeros(n, bool)
 
@@ -274,7 +274,7 @@ def one_of_ten(indices: NDArray[np.int64], seed: int, epoch: int, size: int, cro
 
 def random_crops(indices: NDArray[np.int64], seed: int, epoch: int, size: int, crop: int) -> Crops:
     """Crops of pictures: for each one at any place, every second one mirrored, drawn anew in every epoch."""
-    check_crop(size, crop)
+    size, crop = check_crop(size, crop)
     words = _words(indices, seed, epoch)
     places, low = np.uint64(size - crop + 1), np.uint64(2**31 - 1)
     tops = (words & low)*places >> np.uint64(31)                    # bits 0-30 as a fraction of 2**31, times places
@@ -291,9 +291,9 @@ def _words(indices, seed, epoch):
     return stream.random_raw(int(np.max(indices, initial=-1)) + 1)[indices]
 
 
-def check_crop(size: int, crop: int) -> None:
-    """Raise Expected unless a crop of side `crop` can be taken out of a square of side `size`."""
-    check.whole("size", size)
-    check.whole("crop", crop)
+def check_crop(size: int, crop: int) -> tuple[int, int]:
+    """(size, crop) as ints. Raise Expected unless a crop of side `crop` can be taken out of a square of side `size`."""
+    size, crop = check.whole("size", size), check.whole("crop", crop)
     if crop > size:
         raise Expected("crop", f"1 to {size} pixels, the side of the prepared pictures", crop)
+    return size, crop

@@ -106,7 +106,7 @@ def softmax_loss_backward(cache):
 
 
 def class_labels(what, labels, M, N):
-    """`labels` as int64, after a check that they are N whole numbers from 0 to M-1."""
+    """`labels` as an int64 array of our own, after a check that they are N whole numbers from 0 to M-1."""
     unmasked(what, labels)
     labels = np.asarray(labels)
     shape(what, labels, (N,))
@@ -117,7 +117,7 @@ def class_labels(what, labels, M, N):
     wrong = labels[(labels < 0) | (labels >= M)]
     if wrong.size:
         raise Expected(what, f"classes 0 to {M - 1}", f"{wrong[0]}")
-    return labels.astype(np.int64, copy=False)
+    return labels.astype(np.int64)
 
 
 def _exponentials(logits):
