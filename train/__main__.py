@@ -152,7 +152,6 @@ def describe(training):
 def closing(training, devices):
     """The last lines of a run: the error, where the files lie, what to do next, there with the options `devices`."""
     errors, folder, run = training.history["val_error"], printable(training.folder), training.folder
-    upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
     protocol = f"(centre crop, 1 network, {plural(training.val.sound, 'picture')})"
     weights = next(name for name in ("best.h5", "latest.h5") if (run/name).exists())
@@ -166,7 +165,7 @@ validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; be
   {folder}/figures/filters.png           the filters of layer 1
 
 next:  {command("python", "-m", "zfcore", "top-activations", "--run", run)}      what its units see
-       {command("python", "-m", "train.evaluate", "--run", run, "--crops", "ten", *upscale)}
+       {command("python", "-m", "train.evaluate", "--run", run, "--crops", "ten")}
        {command("python", "-m", "train", "--resume", run, "--epochs", training.config.epochs + 10, *devices)}"""
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 import zfcore
 from zfcore import check, plots
 from zfcore.checkpoint import atomic, claimed, in_turn, write_csv
+from zfcore.data.folders import is_system
 from zfcore.data.transforms import CorruptImage
-from zfcore.files import folder_made, inside, numbered
+from zfcore.files import folder_made, inside, numbered_folder
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 from zfcore.terminal import Bar, plural, printable, say
@@ -99,7 +100,7 @@ def whole_folder(path, files=FILES, what="an evaluation"):
         with folder_made(path.parent), own_folder(path) as new:
             yield new, lambda: places[-1]
             with in_turn(path):                            # else two that find the same place free would mix
-                places.append(next(place for place in (numbered(path, number) for number in itertools.count(1))
+                places.append(next(place for place in (numbered_folder(path, number) for number in itertools.count(1))
                                    if not place.exists() or not strangers(place, files) and same_answers(place, new)))
                 if places[-1].exists():                    # file by file: at every moment there is a whole one
                     for file in new.iterdir():
@@ -128,8 +129,9 @@ def own_folder(path):
 
 
 def strangers(path, files):
-    """The names of what lies in a folder and is none of `files`."""
-    return sorted({entry.name for entry in path.iterdir()} - set(files)) if path.exists() else []
+    """The names of what lies in a folder, is none of `files` and was not put there by a system that shows folders."""
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    return sorted(name for name in names - set(files) if not is_system(name))
 
 
 def same_answers(one, other):
@@ -156,7 +158,7 @@ def add_options(p, output):
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
-    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
+    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input, as is done where its own were enlarged")
 
 
 def parser():

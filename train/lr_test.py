@@ -45,7 +45,7 @@ def run(config, output=None):
                 rows.append(row)
                 if training.interrupt.asked:
                     break
-        lr, reason = suggestion(rows)
+        lr, reason = suggestion(rows, config.other_law)
         write(folder/"lr_test.csv", rows)
         plots.save(plots.lr_test(rows, lr, reason), folder/"lr_test.png")
     place = printable(folder)
@@ -77,10 +77,10 @@ def measured(training):
         training.epoch += 1
 
 
-def suggestion(rows):
+def suggestion(rows, law=""):
     """(learning rate or None, the reason in a sentence): the rate at which the running mean of the loss fell fastest, before it
     was lowest, rounded to one figure. A rate at the lowest point would be too large: there what a step wins and what it
-    spoils are equal."""
+    spoils are equal. Where there is none, `law` is another start to try (TrainConfig.other_law)."""
     settled = [row for row in rows[SETTLED:] if math.isfinite(row.smoothed)]
     if len(settled) <= SETTLED:
         return None, "too few steps for a suggestion"
@@ -88,7 +88,7 @@ def suggestion(rows):
     lowest = means.index(min(means))
     if means[lowest] > (1 - FALL)*means[0]:
         return None, (f"no suggestion: the loss never fell by {100*FALL:.0f} % below the {means[0]:.3g} it began with; "
-                      f"try --init he, a larger --batch-size, or look at whether the labels are right")
+                      f"try {law and law + ', '}a larger --batch-size, or look at whether the labels are right")
     falls = [means[k] - means[k + SETTLED] for k in range(max(lowest - SETTLED, 0) + 1)]
     fastest = settled[falls.index(max(falls)) + SETTLED//2].lr
     lr = float(f"{fastest:.0e}")

@@ -11,12 +11,13 @@ it holds other predictions these stay, and the new ones go into a folder of the 
     predictions.png       the first pictures with their two likeliest classes
 """
 import os
+from functools import cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from train.evaluate import add_options, default_output, whole_folder, written
+from train.evaluate import FILES as OF_EVALUATION, add_options, default_output, whole_folder, written
 from zfcore import check, plots
 from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
@@ -28,13 +29,14 @@ from zfcore.training.evaluation import open_runs, predict
 
 FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
 TOP, SHOWN, LINES = 5, 30, 20     # classes of a picture in the table; pictures on the sheet; pictures in what is printed
+DEEPEST = 4                       # folders from a figure up to that of its run, of an atlas one more than of others
 
 
 class LargeEnough(Files):
     """Files of which those that have fewer pixels than the network's input, `crop` a side, cannot be used."""
 
     def __init__(self, paths, shorter_side, crop):
-        super().__init__(paths, shorter_side, written=is_own_sheet)
+        super().__init__(paths, shorter_side, written=is_own)
         self.crop = crop
 
     def picture(self, i):
@@ -46,16 +48,25 @@ class LargeEnough(Files):
         return picture
 
 
-def is_own_sheet(path):
-    """Return whether a picture is one that this command has written, beside its tables."""
+def is_own(path):
+    """Return whether a picture is a figure of zfcore's: beside the tables of `predict` or `evaluate`, or in a run's folder."""
     folder, name = os.path.split(path)
-    return name in FILES and set(FILES) <= set(os.listdir(folder))
+    beside_tables = any(name in files and {one for one in files if not is_picture(one)} <= set(os.listdir(folder))
+                        for files in (FILES, OF_EVALUATION))
+    return beside_tables or any(map(is_run, Path(path).absolute().parents[:DEEPEST]))
+
+
+@cache
+def is_run(folder):
+    """Return whether a folder is that of a training run."""
+    return all((folder/name).is_file() for name in ("config.json", "latest.h5"))
 
 
 def open_files(models, paths, upscale, workers):
     """The Pictures of files and of all those below folders, prepared as those of `models` were; any of them may be damaged or
     too small."""
     size, crop = models[0].size, max(model.crop for model in models)
+    upscale = upscale or any(model.upscale for model in models)
     dataset = LargeEnough(paths, size, 0 if upscale else crop)
     pictures = Pictures(dataset, size, crop, upscale, workers)
     pictures.may_be_damaged = len(dataset)
@@ -68,7 +79,7 @@ def write_tables(folder, names, order, p, classes):
     write_csv(folder/"predictions.csv", ([name, *(word for k in likeliest for word in (classes[k], f"{of_one[k]:.6g}"))]
                                          for name, likeliest, of_one in zip(names, order.T, p.T)), "name", *top)
     write_csv(folder/"probabilities.csv", ([name, *(f"{value:.6g}" for value in of_one)] for name, of_one in zip(names, p.T)),
-              "name", *classes)
+              "name" if "name" not in classes else "picture", *classes)
 
 
 def write_sheet(path, pictures, found, order, classes):

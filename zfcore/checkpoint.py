@@ -55,7 +55,7 @@ PLATEAU = {"lr": real(above=0), "patience": whole(1), "margin": real(0, 1), "dro
 SUMS = {"loss": real(), "seconds": real(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
 STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0, 1), "seed": whole(),
-         "limit_per_class": whole(), "init": choice("", "gaussian", "he"), "train_fingerprint": text(100),
+         "limit_per_class": whole(), "upscale": whole(0, 1), "init": choice("", "gaussian", "he"), "train_fingerprint": text(100),
          "val_fingerprint": text(100), **GOES_ON}
 
 

@@ -189,8 +189,13 @@ def folder_made(path, what="--output"):
 
 
 def numbered(path, number):
-    """Name of the `number`-th file or folder that was to be `path`, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
+    """Name of the `number`-th file that was to be `path`, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
     return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
+def numbered_folder(path, number):
+    """The same of a folder, in whose name a dot begins no suffix: trip 2026.11, trip 2026.11_2."""
+    return path if number == 1 else path.with_name(f"{path.name}_{number}")
 
 
 @contextmanager

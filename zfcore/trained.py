@@ -50,6 +50,7 @@ class Trained:
                of one that was trained on data sets of somebody's own; and
     val_fraction   which share of that was for validation, where it has no parts
     limit_per_class   how many pictures of each class of that there were to be; 0: all
+    upscale    whether pictures smaller than its input are enlarged, as they were in training, and not refused
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
     history    {column: values, a row an epoch}, what `plots.learning_curves` draws; {} where it is not known
@@ -67,6 +68,7 @@ class Trained:
     val_fraction: float = VAL_FRACTION
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     limit_per_class: int = 0
+    upscale: bool = False
 
     def __post_init__(self):
         for what, kinds in (("network", Network), ("history", Mapping), ("device", Device)):
@@ -153,7 +155,7 @@ class Trained:
     def pictures(self, data: FilePath | None = None, part: Literal["train", "val"] = "val", upscale: bool = False,
                  workers: int = 2, limit_per_class: int = 0) -> Pictures:
         """The pictures of a part of `data` (None: what it was trained on), prepared as its own were; `upscale` enlarges those
-        smaller than the network's input, which otherwise are refused. Raises Expected as `zfcore.open_data` does, for the
+        smaller than the network's input, which otherwise are refused where its own were not enlarged. Raises Expected as `zfcore.open_data` does, for the
         empty name, and where those that it was trained on are not known."""
         return self.prepared(self.dataset(data, part, limit_per_class), upscale, workers)
 
@@ -194,7 +196,7 @@ class Trained:
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were. Raises Expected where the network does not see squares."""
         check_sees_squares(self)
-        return Pictures(dataset, self.size, self.crop, upscale, workers)
+        return Pictures(dataset, self.size, self.crop, upscale or self.upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
         """Model with this one's outputs in the order of `classes`, which must be its own: with them those of the layer that makes
@@ -288,7 +290,7 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, path,
                    begun_by(checkpoint, device, precision), device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history,
-                   checkpoint.state.get("limit_per_class", 0))
+                   checkpoint.state.get("limit_per_class", 0), bool(checkpoint.state.get("upscale", 0)))
 
 
 def import_network(path: FilePath, graph: FilePath | None = None, model: FilePath | None = None,

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import zfcore
 from train.__main__ import main
+from train.evaluate import main as evaluate
 from train.options import parser
+from zfcore.__main__ import main as main_of_zfcore
 from zfcore.check import Expected
 from zfcore.checkpoint import load, save
 from zfcore.data import loader
@@ -172,9 +175,11 @@ def test_a_second_ctrl_c_stops_at_once():
 
 
 def test_a_stall_at_the_loss_of_guessing_is_said_once_with_its_cures_and_learning_never():
-    stalled, learning = StallGuard(10, after=50), StallGuard(10, after=50)
-    said = [stalled.update(math.log(10) - 0.001) for _ in range(200)]
-    assert sum(text is not None for text in said) == 1 and "--init he" in said[49]
+    learning = StallGuard(10, after=50)
+    for law in ("--init he", ""):                          # where the run was drawn by it
+        stalled = StallGuard(10, law, after=50)
+        said = [stalled.update(math.log(10) - 0.001) for _ in range(200)]
+        assert sum(text is not None for text in said) == 1 and ("--init" in said[49]) == bool(law)
     assert not any(learning.update(math.log(10)*0.99**k) for k in range(200))
 
 
@@ -207,6 +212,15 @@ def test_finite_weights_whose_validation_scores_are_not_end_the_run_and_do_not_r
     assert (kept.epoch, kept.step) == (1, 4)
     Training.resume(tmp_path/"run").run()                  # which are good ones
     assert load(tmp_path/"run"/"latest.h5").epoch == 2
+
+
+def test_a_run_whose_pictures_were_enlarged_remembers_it_for_whoever_looks_at_it(options, tmp_path, capsys):
+    main([*options, "--image-size", "64", "--upscale", "--epochs", "1", "--output", str(tmp_path/"run")])
+    model = zfcore.open(tmp_path/"run", "cpu")
+    assert model.upscale and model.pictures(workers=0).picture(0).shape == (model.size, model.size, 3) and model.size > 64
+    assert Training.resume(tmp_path/"run").trained.upscale
+    main_of_zfcore(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv1", "--units", "0", "--k", "1", "--device", "cpu"])
+    evaluate(["--run", str(tmp_path/"run"), "--device", "cpu"])
 
 
 @pytest.mark.parametrize("change, sentence", [

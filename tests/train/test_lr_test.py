@@ -12,7 +12,7 @@ from train import lr_test
 from train.__main__ import main
 from train.lr_test import DIVERGED, HIGHEST, LOWEST, SETTLED, STEPS, Row, suggestion
 from train.options import parser
-from zfcore.training import Training, resolve
+from zfcore.training import TrainConfig, Training, resolve
 
 
 @pytest.fixture
@@ -110,7 +110,8 @@ def test_the_suggestion_is_where_the_loss_falls_fastest_before_it_is_lowest():
 
 
 def test_without_a_fall_or_with_too_few_steps_there_is_no_suggestion():
-    lr, reason = suggestion(curve(lambda x: 2.3 - 0.02*(x + 5)/5))
-    assert lr is None and "never fell by 5 % below the 2.3" in reason and "--init he" in reason
+    for config, is_cure in ((TrainConfig(), True), (TrainConfig(init="he"), False)):
+        lr, reason = suggestion(curve(lambda x: 2.3 - 0.02*(x + 5)/5), config.other_law)
+        assert lr is None and "never fell by 5 % below the 2.3" in reason and ("try --init he, a larger" in reason) == is_cure
     assert suggestion(curve(lambda x: -x, 2*SETTLED))[0] is None and suggestion([])[0] is None
     assert suggestion(curve(lambda x: math.nan if x > -4 else -x + 5))[0]

@@ -383,7 +383,7 @@ def test_more_than_one_per_cent_and_a_few_damaged_is_an_error(pictures, tmp_path
     for k in range(3, 7):
         (pictures/f"train/jade/{k:02}.png").write_bytes(b"no picture")
     sentence = refused(capsys, pictures, tmp_path/"p.h5", *SIZE)
-    assert "at most 3 damaged pictures, 1 % or 5, got 4 of 30 in train, the first being train/jade/03.png" in sentence
+    assert "at most 3 damaged pictures, a tenth or 1, got 4 of 30 in train, the first being train/jade/03.png" in sentence
     assert not (tmp_path/"p.h5").exists()
     assert "at most 3 damaged" in refused(capsys, pictures, tmp_path/"p.h5", *SIZE)    # those of an earlier start count too
 

@@ -13,7 +13,7 @@ import zfcore
 from tests.train.conftest import write_set
 from train.__main__ import main as train
 from train.evaluate import main as evaluate
-from train.predict import FILES, in_words, main, write_sheet
+from train.predict import FILES, OF_EVALUATION, in_words, is_own, main, write_sheet, write_tables
 from zfcore import plots
 from zfcore.data.folders import Files, open_folders
 from zfcore.data.loader import Pictures
@@ -165,6 +165,15 @@ def test_a_folder_may_hold_what_was_predicted_of_it_before_and_small_pictures(ma
         assert "small.png: 31x90 pixels, where the network's input has 32x32; --upscale enlarges it" in said.err
         assert len(rows(tmp_path/"mine"/"out"/"predictions.csv")) == 1 + 11
     assert {path.name for path in (tmp_path/"mine"/"out").iterdir()} == set(FILES)
+    shutil.copytree(first, tmp_path/"mine"/"run")                              # with figures, and evaluations of its own
+    for folder in (tmp_path/"mine"/"run"/"figures"/"atlas"/"sheets", tmp_path/"mine"/"judged"):
+        folder.mkdir(parents=True)
+        shutil.copy(data/"plum"/"03.png", folder/"worst.png")
+    assert len(Files([tmp_path/"mine"], written=is_own).names) == 13           # the one that is beside no tables
+    for name in OF_EVALUATION:
+        (tmp_path/"mine"/"judged"/name).touch()
+    assert len(Files([tmp_path/"mine"], written=is_own).names) == 12
+    shutil.rmtree(tmp_path/"mine"/"run"), shutil.rmtree(tmp_path/"mine"/"judged")
     run("--run", first, tmp_path/"mine", "--upscale", "--output", tmp_path/"out")
     assert len(rows(tmp_path/"out"/"predictions.csv")) == 1 + 12
     assert "pictures: expected at least one that can be used, got 1 that cannot" in refused(capsys, main, "--run", first,
@@ -178,3 +187,19 @@ def test_both_parts_are_looked_at_before_the_first_epoch(tmp_path, monkeypatch, 
         (data/"val"/"jade"/f"{k:02}.png").write_bytes(b"no picture")
     sentence = refused(capsys, train, "--data", data, *TINY, "--output", tmp_path/"run")
     assert "at most 1 damaged picture," in sentence and "2 of 12" in sentence and not (tmp_path/"run").exists()
+
+
+def test_what_a_system_puts_into_folders_is_no_answer_of_somebody_elses_and_a_dot_begins_no_suffix(made, tmp_path):
+    data, runs = made
+    output = tmp_path/"trip 2026.11"
+    for number, pictures in enumerate((data/"jade", data/"jade", data/"plum")):
+        run("--run", runs[0], pictures, "--output", output)
+        (output/".DS_Store").touch()
+        (output/"Thumbs.db").touch()
+    assert {path.name for path in tmp_path.iterdir()} >= {"trip 2026.11", "trip 2026.11_2"}
+
+
+def test_a_class_called_as_a_column_has_one_of_its_own(tmp_path):
+    write_tables(tmp_path, ["1.png"], np.array([[1], [0]]), np.array([[0.25], [0.75]]), ["name", "other"])
+    with open(tmp_path/"probabilities.csv", newline="") as file:
+        assert [*csv.DictReader(file)] == [{"picture": "1.png", "name": "0.25", "other": "0.75"}]

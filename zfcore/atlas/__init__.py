@@ -34,7 +34,7 @@ from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, w
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
-from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered, read_bytes, read_json, table, text
+from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered_folder, read_bytes, read_json, table, text
 from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
@@ -51,7 +51,7 @@ def place(output: Path, wanted: str) -> Path:
     that is free or holds this one. Raises Expected for a folder that holds something else."""
     # "." has no name to number
     number, output = 1, output if output.name not in ("", "..") else Path(os.path.abspath(output))
-    while (folder := numbered(output, number)).exists() and not is_free(folder):
+    while (folder := numbered_folder(output, number)).exists() and not is_free(folder):
         if not inside(folder, RECORD).is_file():
             raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
         if mark_of(folder) == wanted:

@@ -48,7 +48,7 @@ SHARED = [
     option("--device", default="auto", help="auto, cpu or gpu"),
     option("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)"),
     option("--workers", type=check.THREADS, default=2, help="threads that decode pictures"),
-    option("--upscale", action="store_true", help="enlarge pictures smaller than the network's input"),
+    option("--upscale", action="store_true", help="enlarge pictures smaller than the network's input, as is done where its own were enlarged"),
 ]
 K, PIXELS, GREY = check.whole_number(1, 10_000), check.whole_number(1, 4096), check.whole_number(0, 255)
 LAYERS = option("--layers", nargs="+", help="e.g. conv1 conv5 fc8 (default: all convolutions)")

@@ -81,7 +81,7 @@ def landmarked_files(args, model):
     parts = args.parts or alike.common_parts(of_pictures)
     places = np.empty((len(of_pictures), len(parts), 2))
     for i, (name, marked) in enumerate(of_pictures.items()):
-        width, height = originals(pictures.dataset, [i], model.crop, args.upscale)[0].shape[1::-1]
+        width, height = originals(pictures.dataset, [i], model.crop, pictures.upscale)[0].shape[1::-1]
         for k, part in enumerate(parts):
             check.one_of(f"parts of {name}", part, list(marked))
             x, y = marked[part]

@@ -48,7 +48,7 @@ def moving_pictures(args, model):
     labels = labels_of(args, dataset, numbers, model.classes)
     if isinstance(dataset, Synthetic):
         dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed, dataset.drawings)
-    return originals(dataset, numbers, model.crop, args.upscale), labels, [dataset.names[i] for i in numbers]
+    return originals(dataset, numbers, model.crop, pictures.upscale), labels, [dataset.names[i] for i in numbers]
 
 
 def draw(found, path):

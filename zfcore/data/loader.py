@@ -466,7 +466,8 @@ def most_damaged(count: int) -> float:
 def damaged_in_words(count: int) -> str:
     """Clause that tells how many pictures may be damaged."""
     most = int(most_damaged(count))
-    return f"at most {plural(most, 'damaged picture')}, 1 % or {FEW_DAMAGED}" if most else "no damaged pictures"
+    rule = f"1 % or {FEW_DAMAGED}" if most >= FEW_DAMAGED else "a tenth or 1"
+    return f"at most {plural(most, 'damaged picture')}, {rule}" if most else "no damaged pictures"
 
 
 def shuffled(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

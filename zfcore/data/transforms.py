@@ -67,7 +67,7 @@ def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Ima
         pixels, is_jpeg = picture.width*picture.height, _is_jpeg(data)
         most = MAX_PIXELS if not is_jpeg else MAX_PROGRESSIVE if "progressive" in picture.info else MAX_JPEG
         if pixels > most:
-            raise CorruptImage(name, f"{picture.width}x{picture.height} pixels, more than a photograph has")
+            raise CorruptImage(name, f"{picture.width}x{picture.height} pixels, {_too_many(most)}")
         side = 2*shorter_side if shorter_side else max(picture.size)
         while pixels > MAX_PIXELS and min(picture.size)//side < 2:            # too large for its full size, whoever asks
             side //= 2
@@ -83,8 +83,16 @@ def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Ima
         raise
     except UnidentifiedImageError:
         raise CorruptImage(name, "not a picture in a known format") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):             # the latter where warnings are errors
+        raise CorruptImage(name, _too_many(MAX_PIXELS)) from None
     except Exception as error:                    # Pillow's plug-ins answer a broken file with almost any exception
         raise CorruptImage(name, str(error) or type(error).__name__) from error
+
+
+def _too_many(most):
+    """Words for more pixels than the `most` of a picture's format."""
+    kind = {MAX_JPEG: "a JPEG", MAX_PROGRESSIVE: "a progressive JPEG"}.get(most, "a picture that is no JPEG")
+    return f"more than the {most/1e6:.0f} million pixels that {kind} may have" + "; save it as one"*(most == MAX_PIXELS)
 
 
 def _is_jpeg(data):

@@ -95,6 +95,11 @@ class TrainConfig:
         """Side of the square that pictures are brought to before the crop: 256 for a crop of 224."""
         return picture_size(self.image_size)
 
+    @property
+    def other_law(self) -> str:
+        """"--init he" where that draws another start than the run has, "" elsewhere."""
+        return "" if self.init == "he" or self.init_from else "--init he"
+
     def parts(self) -> tuple[DataSet, DataSet]:
         """The data sets (train, val) that `data` names. Raises Expected as `open_data` does."""
         if is_drawn(self.data) and not SMALLEST <= self.picture_size <= LARGEST:

@@ -317,4 +317,5 @@ def open_part(models, data, part, upscale, workers):
     if len(dataset.classes) < len(models[0].classes):
         dataset = Among(dataset, list(models[0].classes))
     of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
+    upscale = upscale or any(model.upscale for model in models)
     return Pictures(dataset, models[0].size, max(model.crop for model in models), upscale, workers), of

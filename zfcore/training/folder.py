@@ -16,7 +16,7 @@ import numpy as np
 import zfcore
 from zfcore import check
 from zfcore.checkpoint import GOES_ON, atomic, load, others_beside, save, write_csv
-from zfcore.data.folders import PARTS, some
+from zfcore.data.folders import PARTS, is_system, some
 from zfcore.data.known import COLUMNS, PICTURES, lengths, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
@@ -134,8 +134,9 @@ def checked_empty(folder):
 
 
 def left(path):
-    """True for what a run leaves that was killed before it had a config.json: nothing that was trained, and nothing of others."""
-    if path.suffix == ".part" or path.name == ".lock":
+    """True for what a run leaves that was killed before it had a config.json: nothing that was trained, and nothing of others;
+    nor is anything what a system puts into folders that it shows."""
+    if path.suffix == ".part" or is_system(path.name):
         return True
     with suppress(check.Expected, OSError):
         if path.name == PICTURES:

@@ -106,7 +106,7 @@ class Training:
         self.sums = Sums()                     # of the epoch under way, as of the last look
         self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
-        self.interrupt, self.guard = Interrupt(aloud=ranks.is_first), StallGuard(len(self.classes))
+        self.interrupt, self.guard = Interrupt(aloud=ranks.is_first), StallGuard(len(self.classes), config.other_law)
         self.moved_from = config.data          # where the pictures lay when the checkpoint was written
         self.drawn = -math.inf                 # when the curves and filters were drawn last
         self.shapes = network.parameter_shapes()
@@ -304,7 +304,7 @@ class Training:
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
                        self.device, self.config.val_fraction,
                        {column: list(values) for column, values in self.history.items() if values},
-                       self.config.limit_per_class)
+                       self.config.limit_per_class, self.config.upscale)
 
     def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`. Raises Expected where that is not known."""
@@ -326,7 +326,7 @@ class Training:
         if self.is_broken:
             raise check.Expected(self.folder, "a Training whose last step was finished", "one that was broken off within it",
                                  self.resumed_instead())
-        self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
+        self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes), self.config.other_law)
         with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt, told_by_the_loss():
             try:
                 self.look()                    # steps of before that nobody has looked at: their losses count
@@ -555,7 +555,7 @@ class Training:
 
     def diverged(self, loss: object, steps: str) -> check.Expected:
         """Expected, for a `loss` that is not finite, in words, at these steps."""
-        law = "" if self.config.init == "he" or self.config.init_from else ", or try its --init he"
+        law = self.config.other_law and f", or try its {self.config.other_law}"
         return check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
                               f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr{law}; "
                               f"{self.folder} keeps the last checkpoint")
@@ -621,7 +621,7 @@ class Training:
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
             state={**place_in_state(self.config.data), **self.marks, "val_fraction": self.config.val_fraction,
-                   "limit_per_class": self.config.limit_per_class,
+                   "limit_per_class": self.config.limit_per_class, "upscale": int(self.config.upscale),
                    **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}})

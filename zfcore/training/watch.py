@@ -34,12 +34,13 @@ class Sums:
 
 
 class StallGuard:
-    """Notices a loss that stays at ln(classes), the loss of guessing, and says once which cures there are.
+    """Notices a loss that stays at ln(classes), the loss of guessing, and says once which cures there are, `law` among them
+    (TrainConfig.other_law).
 
     `after` steps with the running mean of the loss above 0.98 ln(classes) count as a stall."""
 
-    def __init__(self, classes, after=300):
-        self.guess, self.after, self.mean, self.steps, self.said = math.log(classes), after, None, 0, False
+    def __init__(self, classes, law="", after=300):
+        self.guess, self.law, self.after, self.mean, self.steps, self.said = math.log(classes), law, after, None, 0, False
 
     def update(self, loss, steps=1):
         """Tell the mean loss of the next `steps` steps; returns the advice when it is due, else None."""
@@ -49,9 +50,9 @@ class StallGuard:
         if self.steps < self.after or self.said:
             return None
         self.said = True
+        law = self.law and f"{self.law} (N(0, 0.01) is too small for few maps or small pictures), "
         return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: "
-                f"--init he (N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the "
-                f"labels are right")
+                f"{law}a larger --lr, or a look at whether the labels are right")
 
 
 @contextmanager
