@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer, project
+from zfcore.deconvnet import (DECONVNET, GRADIENT, GUIDED, descend, feature_layer, find_places, project, start_signal)
 from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
@@ -218,6 +218,19 @@ def test_the_start_value_scales_the_picture():
     whole = project(network, x, "conv3", some_units(network, "conv3", x), whole_map=True)
     scaled = project(network, x, "conv3", some_units(network, "conv3", x), whole_map=True, start=1)
     close(scaled.pixels*whole.values, whole.pixels)
+
+
+def test_a_whole_map_is_scaled_to_the_start_from_a_negative_activation_too():
+    network, x = small_zfnet()
+    network["fc8"].parameters["b"] -= 3
+    below_0 = network.forward(x)[0].argmin(axis=0)
+    one, whole = (project(network, x, "fc8", below_0, whole_map=how, start=2) for how in (False, True))       # a map of one
+    assert (one.values < 0).all()
+    close(whole.pixels, one.pixels)
+    y, units = np.array([[[-3.0, -1.5]], [[0.0, -2.0]]])[..., None].repeat(2, axis=3), np.array([0, 1])      # (2,1,2,2)
+    places, values = find_places(y, units)
+    np.testing.assert_array_equal(start_signal(y, units, places, values, whole_map=True, start=1)[units, 0, :, [0, 1]],
+                                  [[2, 1], [0, -2]])
 
 
 def test_the_strongest_place_is_the_first_of_the_map_and_can_be_named():

@@ -74,8 +74,8 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
     places      (N,2) row and column of the activation in the unit's map; None: the strongest one, the first in row order
     whole_map   all activations of the map at once instead of one
     start       None: the signal starts as the activation. A number: it starts as that number (for a whole map, scaled
-                so that its strongest activation is that number). The way down is positively homogeneous, so from a
-                positive activation this only scales the picture.
+                so that its strongest activation is that number; one of 0 stays 0). The way down is positively homogeneous, so
+                from a positive activation this only scales the picture; from a negative one it turns the signal's sign.
 
     Raises Expected for a layer, a unit or a place that there is not, for rules that are none, and for activations or
     pixels that are not finite."""
@@ -149,7 +149,7 @@ def start_signal(y: Array, units: NDArray[np.int64], places: NDArray[np.int64], 
     """dy of the shape of y, zero but for the chosen activation, or the chosen map, of each picture."""
     dy, pictures = zeros(y.shape, y.dtype, like=y), np.arange(y.shape[-1])
     if whole_map:
-        factor = 1 if start is None else start/array_module(y).where(values > 0, values, 1)
+        factor = 1 if start is None else start/array_module(y).where(values != 0, values, 1)
         chosen = (units, slice(None), slice(None), pictures) if y.ndim == 4 else (units, pictures)
         dy[chosen] = (y[chosen].T*factor).T                                             # (N,Ho,Wo), a factor a picture
     else:
