@@ -17,6 +17,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
 from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
+from zfcore.models.folded import folded
 from zfcore.network import Network
 from zfcore.ops.window import cut
 from zfcore.trained import Trained
@@ -160,6 +161,43 @@ def test_a_layer_that_lacks_a_parameter_is_told_with_those_that_it_has():
 def test_weights_are_called_w():
     with pytest.raises(Expected, match="^own: gain: expected weights called w, as it says has_weights, got g$"):
         network(type("Odd", (Gain,), {"parameter_shapes": lambda self, shape: {"g": shape[:1]}}))
+
+
+def of_other_shape(kind, **shapes):
+    return type("Odd", (kind,), {"parameter_shapes": lambda self, shape: shapes})
+
+
+@pytest.mark.parametrize("w", [(6, 3, 5, 5), (3, 5, 5, 7), (2, 5, 5, 6), (3, 5, 4, 6), (75, 6), (0, 5, 5, 6)], ids=str)
+def test_filters_are_laid_out_as_everybody_takes_them(w):
+    """The limit on their RMS and whoever shows them would take those of another engine for others, without a word."""
+    with pytest.raises(Expected, match=rf"^own: conv: w: expected filters \(C,K,K,6\) of C of its 3 maps, .*, got {re.escape(str(w))}$"):
+        Network("own", (3, 9, 9), [of_other_shape(Conv, w=w, b=(6,))("conv", 6, 5)])
+    Network("own", (3, 9, 9), [of_other_shape(Conv, w=(1, 5, 5, 6), b=(6,))("conv", 6, 5)])
+
+
+@pytest.mark.parametrize("shapes, got", [({"w": (3, 4)}, "w (3, 4)"), ({"w": (4, 3), "b": (4,)}, "w (4, 3), b (4,)")])
+def test_what_says_that_it_is_affine_has_biases_and_weights_for_each_output(shapes, got):
+    with pytest.raises(Expected, match=rf"^own: fc: expected w \(...,4\) and b \(4,\), as it says affine, got {re.escape(got)}$"):
+        Network("own", (3, 1, 1), [Flatten("flat"), of_other_shape(Linear, **shapes)("fc", 4)])
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_batch_normalisation_is_folded_into_what_says_that_it_is_affine_alone(affine, monkeypatch):
+    """Weights may do anything: only those that form a sum may take a factor in."""
+    class Own(Gain):
+        def forward(self, x, step=None):
+            y, x = Gain.forward(self, x)
+            return (y if self.affine else y*np.abs(x)), x
+
+    monkeypatch.setattr(Own, "affine", affine)
+    monkeypatch.setitem(KINDS, "Own", Own)
+    of = network(Own, BatchNorm("bn"), Own("own"), BatchNorm("last")).init(1, "he")
+    of["last"].buffers = {"mean": np.float32([1, 2, 3]), "var": np.float32([4, 5, 6])}
+    if affine:
+        np.testing.assert_allclose(folded(of).forward(X)[0], of.forward(X)[0], rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(Expected, match="^last: expected a convolution or a fully connected layer right below .*, got own$"):
+            folded(of)
 
 
 @pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])

@@ -58,8 +58,7 @@ class Network:
             learned = layer.parameter_shapes(self.shapes[number])
             for key in (*learned, *layer.buffer_shapes(self.shapes[number])):      # a file has them by their names, as the layers
                 files.name(f"{name}: {layer.name}: name of an array", key)
-            if layer.has_weights and "w" not in learned:
-                raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
+            _check_weights(f"{name}: {layer.name}", layer, learned, *self.shapes[number:number + 2])
         _check_table(name, self.table())
 
     # ------------------------------------------------------------------------------------------ forward, backward
@@ -447,6 +446,21 @@ def _if_again(kind):
     """Advice where a class would be a kind of layer, were the module not loaded a second time."""
     again = isinstance(kind, type) and any(one.__name__ == Layer.__name__ for one in kind.__mro__)
     return "zfcore.layers was loaded a second time, whose classes are others: start Python anew" if again else ""
+
+
+def _check_weights(where, layer, learned, shape, out):
+    """Raise Expected unless the arrays that the layer learns, from maps of `shape` to those of `out`, are what it says of them."""
+    said = [word for word in ("has_weights", "has_filters", "affine") if getattr(layer, word)]
+    if not said:
+        return
+    if "w" not in learned:
+        raise check.Expected(where, f"weights called w, as it says {said[0]}", _listed(learned))
+    w = learned["w"]
+    if layer.has_filters and not (len(w) == 4 and w[1] == w[2] and w[3] == out[0] and w[0] and shape[0] % w[0] == 0):
+        raise check.Expected(f"{where}: w", f"filters (C,K,K,{out[0]}) of C of its {shape[0]} maps, as it says has_filters", w)
+    if layer.affine and not w[-1:] == learned.get("b") == out[:1]:
+        raise check.Expected(where, f"w (...,{out[0]}) and b ({out[0]},), as it says affine",
+                             ", ".join(f"{key} {one}" for key, one in learned.items()))
 
 
 def _check_table(name, table):
