@@ -165,7 +165,8 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
 
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
     in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
-    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, the rest is dense."""
+    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, or a layer sees
+    all of it, the rest is dense."""
     network.check_caches(dy, caches)
     check_rules(rules)
     if places is None or dy.ndim == 2:
@@ -173,13 +174,14 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     region = Regions(places[:, 0], places[:, 1], size=1)
     dy = cut(network.stored(dy), region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
-        layer, (C, H, W) = network.layers[k], network.shapes[k]
+        layer, window = network.layers[k], network.layers[k].window()
         rule = rule_of(layer, rules)
         if rule is skip:                                     # dy as it is is dy where it is, however wide the layer's window
             continue
-        below = region.below(*layer.window())                # type: ignore[misc]   # maps: it has one
-        if below.size > min(H, W):
+        below = None if window is None else region.below(*window)
+        if below is None or below.size > min(network.shapes[k][1:]):
             return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
+        C, H, W = network.shapes[k]
         found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
         dy = check_maps(layer, "its rule", found, dy, (C, below.size, below.size))
         if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing

@@ -321,17 +321,21 @@ class Network:
 
     def receptive_fields(self) -> list[tuple[int, int, int] | None]:
         """Per layer (field, jump, start): the width in pixels that one unit sees, the distance between two neighbours'
-        fields, and where the field of unit (0,0) starts. None for layers behind a Flatten, which see everything."""
+        fields, and where the field of unit (0,0) starts. None from the first layer on that sees all of its maps, as a Flatten."""
         field, jump, start = 1, 1, 0
         out: list[tuple[int, int, int] | None] = []
-        for layer, shape in zip(self.layers, self.shapes[1:]):
-            if len(shape) == 1:
-                out.append(None)
-                continue
-            K, S, P = layer.window()                       # type: ignore[misc]   # maps: it has one
+        for layer in self.layers[:self.windowed]:
+            K, S, P = layer.window()                       # type: ignore[misc]   # it has one
             field, start, jump = field + (K - 1)*jump, start - P*jump, jump*S
             out.append((field, jump, start))
-        return out
+        return out + [None]*(len(self.layers) - len(out))
+
+    @property
+    def windowed(self) -> int:
+        """Number of the layers, from the pixels up, whose outputs are maps and see windows of maps: what is behind them sees all
+        of the picture."""
+        seeing_all = (k for k, layer in enumerate(self.layers) if layer.window() is None or len(self.shapes[k + 1]) == 1)
+        return next(seeing_all, len(self.layers))
 
     def summary(self) -> str:
         """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""

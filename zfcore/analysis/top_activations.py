@@ -280,7 +280,7 @@ def _from_lists(best, found, network, done):
 
 def field_boxes(network, layer, places):
     """The receptive field of units at `places` (...,2) -> (...,4): top, left, bottom, right in pixels of the input. It may
-    lie over the border. A unit of a fully connected layer sees the whole picture."""
+    lie over the border. A unit that sees no field but all, as of a fully connected layer, has the whole picture."""
     seen = network.receptive_fields()[feature_layer(network, layer)]
     if seen is None:
         return np.broadcast_to((0, 0, *network.input_shape[1:]), (*places.shape[:-1], 4))
