@@ -230,6 +230,12 @@ class Network:
         """Layers whose weights are filters."""
         return [layer for layer in self.layers if layer.has_filters]
 
+    @property
+    def colour_filters(self) -> Array | None:
+        """w (3,K,K,F) of the first layer, where these are filters that see all three colours and so are pictures; else None."""
+        first = self.layers[0]
+        return first.parameters["w"] if first.has_filters and len(first.parameters["w"]) == 3 == self.input_shape[0] else None
+
     def parameter_shapes(self) -> dict[str, dict[str, Shape]]:
         """{layer name: {"w": shape, "b": shape}} of the layers that have parameters."""
         shapes = {layer.name: layer.parameter_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
