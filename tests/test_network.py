@@ -1,5 +1,6 @@
 """A network in a row: its gradient is the derivative of its loss, its caches serve any rules, its errors name the layer."""
 import importlib.util
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from zfcore import cpu
 from zfcore.check import Expected
-from zfcore.deconvnet import descend, project, skip
+from zfcore.deconvnet import GRADIENT, GUIDED, descend, project, skip
+from zfcore.fusion import Unkept
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
                            Step)
 from zfcore.models import build
@@ -80,12 +82,28 @@ def test_training_keeps_no_map_between_a_convolution_and_its_pool_and_changes_no
     wanted, alone = one_by_one(network, x)
     np.testing.assert_array_equal(logits, wanted)
     below_a_pool = [k for k, pair in enumerate(pairwise(network.layers)) if tuple(map(type, pair)) == (ReLU, MaxPool)]
-    assert below_a_pool and all(caches[k] is None for k in below_a_pool)
+    assert below_a_pool and all(caches[k] is Unkept for k in below_a_pool)
     dy = softmax_loss_backward(softmax_loss(logits, labels)[1])
     (dx, grads), (dx_alone, grads_alone) = (network.backward(dy, kept) for kept in (caches, alone))
     np.testing.assert_array_equal(dx, dx_alone)
     for name, of_layer in grads.items():
         np.testing.assert_array_equal(of_layer["w"], grads_alone[name]["w"])
+
+
+def test_a_way_down_that_a_training_step_kept_nothing_for_is_refused_in_a_sentence():
+    network, x, _ = small()
+    y, caches = network.forward(x, step=4)
+    for back in (caches, deepcopy(caches)):
+        for rules in (GUIDED, {MaxPool: MaxPool.data_gradient}):
+            with pytest.raises(Expected, match=r"^caches: relu\d: expected those of an evaluation, .* got those of a training step"):
+                network.backward(y, back, rules)
+    at = [layer.name for layer in network.layers].index("relu1")
+    relu1 = np.ones((*network.shapes[at + 1], x.shape[-1]), x.dtype)
+    for ask in (lambda: network.backward(relu1, caches[:at + 1]),
+                lambda: descend(network, relu1, caches[:at + 1], GUIDED, np.zeros((x.shape[-1], 2), int))):
+        with pytest.raises(Expected, match=r"^caches: relu1: expected those of an evaluation"):
+            ask()
+    assert network.backward(y, caches, GRADIENT)[0].any()                         # which the pool above brings in
 
 
 def one_by_one(network, x):

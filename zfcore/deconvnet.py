@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
+from zfcore.fusion import kept
 from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU, check_maps
 from zfcore.network import Network, Rules, check_rules, rule_of
@@ -182,7 +183,7 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
         if below is None or below.size > min(network.shapes[k][1:]):
             return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
         C, H, W = network.shapes[k]
-        found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
+        found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(kept(layer, caches[k]), region, below))
         dy = check_maps(layer, "its rule", found, dy, (C, below.size, below.size))
         if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)

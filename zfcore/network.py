@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 
 from zfcore import check, files
 from zfcore.backend import BF16, CPU, Device, check_device, to_host
-from zfcore.fusion import backward_pass, walk
+from zfcore.fusion import backward_pass, kept, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step, check_maps, pair
 from zfcore.ops.conv2d import check_precision
@@ -146,7 +146,8 @@ class Network:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
-                    gradient; then, with {} too, grads are not computed. None: the gradient of everything
+                    gradient; then, with {} too, grads are not computed. None: the gradient of everything. Rules want caches of
+                    an evaluation: a training step keeps none of a ReLU that it computes together with the pool above it
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
         self.check_caches(dy, caches)
@@ -161,11 +162,11 @@ class Network:
             if together is not None:
                 dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
             elif rules is not None:
-                dy = check_maps(layer, "its rule", ways[k](layer, dy, caches[k]), dy, self.shapes[k])
+                dy = check_maps(layer, "its rule", ways[k](layer, dy, kept(layer, caches[k])), dy, self.shapes[k])
             elif k == 0 and not to_pixels:
                 dy, grads[layer.name] = None, _gradients(layer, layer.parameter_gradients(dy, caches[k]))
             else:
-                dx, of_layer = pair(layer, "backward", layer.backward(dy, caches[k]))
+                dx, of_layer = pair(layer, "backward", layer.backward(dy, kept(layer, caches[k])))
                 dy, grads[layer.name] = check_maps(layer, "backward", dx, dy, self.shapes[k]), _gradients(layer, of_layer)
             if take is not None and (of_layer := grads.pop(layer.name, None)):
                 take(layer.name, of_layer)
