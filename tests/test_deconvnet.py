@@ -4,7 +4,7 @@ import pytest
 
 from zfcore.check import Expected
 from zfcore.deconvnet import (DECONVNET, GRADIENT, GUIDED, descend, feature_layer, find_places, project, start_signal)
-from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 
@@ -300,6 +300,21 @@ def test_a_layer_a_unit_or_a_place_that_is_not_there_is_named_with_those_that_ar
         project(network, x, "conv4", [0]*N, [[0, 0], [0, 4], [1, 1], [2, 2]])
     with pytest.raises(Expected, match="units: expected shape"):
         project(network, x, "conv4", [0, 1])
+
+
+@pytest.mark.parametrize("rule", [lambda layer, dy, cache: dy, lambda layer, dy, cache: 2*dy[::-1]])
+def test_a_rule_that_is_written_for_whole_maps_projects_from_one_place_as_from_all(rule):
+    network = randomised(Network("within", (3, 31, 27), [Conv("conv1", 6, K=3, S=2), ReLU("relu1"), LocalResponseNormWithin("norm1", 3),
+                                                         Conv("conv2", 5, K=2)]))[0]
+    x, asked = np.random.default_rng(1).standard_normal((3, 31, 27, N)), []
+    rules = {**DECONVNET, LocalResponseNormWithin: lambda layer, dy, cache: asked.append(dy.shape[1:3]) or rule(layer, dy, cache)}
+    y, caches = network.forward(x)
+    found = project(network, x, "conv2", range(N), rules=rules)
+    dy = start_signal(y, np.arange(N), found.places, found.values)
+    close(found.pixels, network.backward(dy, caches, rules)[0])
+    assert asked == [(2, 2), network.shapes[2][1:], network.shapes[2][1:]]
+    with pytest.raises(Expected, match=r"^norm1: what its rule returns: expected shape \(6, 15, 13, 4\), got \(6, 14, 13, 4\)"):
+        project(network, x, "conv2", range(N), rules={LocalResponseNormWithin: lambda layer, dy, cache: dy[:, 1:]})
 
 
 def test_a_rule_for_a_kind_holds_for_the_kinds_that_descend_from_it():

@@ -74,6 +74,9 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
 
     places      (N,2) row and column of the activation in the unit's map; None: the strongest one, the first in row order
     whole_map   all activations of the map at once instead of one
+    rules       as `Network.backward` has them. From one place each is given the signal in a region, (F,h,h,N), and the cache
+                that `cut_cache` makes of it, and hands down the wider region that this sees; one that gives another shape is
+                given whole maps instead
     start       None: the signal starts as the activation. A number: it starts as that number (for a whole map, scaled
                 so that its strongest activation is that number; one of 0 stays 0). The way down is positively homogeneous, so
                 from a positive activation this only scales the picture; from a negative one it turns the signal's sign.
@@ -167,11 +170,17 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
     in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
     For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, or a layer sees
-    all of it, the rest is dense."""
+    all of it, the rest is dense; so it is below a rule that hands down another shape than the region's, as it is written for
+    whole maps: {kind with a window: dy as it is}, say."""
     network.check_caches(dy, caches)
     check_rules(rules)
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]
+
+    def dense(dy, region, k):
+        """What the signal of a region in the output of layer k brings to the pixels, by whole maps."""
+        return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
+
     region = Regions(places[:, 0], places[:, 1], size=1)
     dy = cut(network.stored(dy), region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
@@ -181,9 +190,11 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
             continue
         below = None if window is None else region.below(*window)
         if below is None or below.size > min(network.shapes[k][1:]):
-            return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
+            return dense(dy, region, k)
         C, H, W = network.shapes[k]
         found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(kept(layer, caches[k]), region, below))
+        if np.shape(found) != (C, below.size, below.size, dy.shape[-1]):
+            return dense(dy, region, k)
         dy = check_maps(layer, "its rule", found, dy, (C, below.size, below.size))
         if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)
