@@ -397,6 +397,27 @@ def test_load_refuses_other_layers_other_shapes_and_nan():
         network.load(spoilt)
 
 
+@pytest.mark.parametrize("odd, sentence", [
+    (np.full(4, 1e300), "fc2.b in float32: expected finite values, got 4 of 4"),
+    (np.array([1, 2, 1e39, 4]), "fc2.b in float32: expected finite values, got 1 of 4"),
+    (np.ones(4, np.complex64), "fc2.b: expected real numbers, got complex64"), (np.array(list("abcd")), "fc2.b: expected real numbers, got <U1"),
+    (np.array([None]*4), "fc2.b: expected real numbers, got object"), (np.ones(4, bool), "fc2.b: expected real numbers, got bool")], ids=str)
+def test_load_takes_real_numbers_that_float32_holds_alone_and_leaves_the_network_as_it_was(odd, sentence):
+    network = Network("n", (2, 1, 1), [Flatten("flatten"), Linear("fc2", 4)]).init(0)
+    before = network["fc2"].parameters
+    with pytest.raises(Expected, match=f"^{sentence}"):
+        network.load({"fc2": {"w": np.ones((2, 4), np.float32), "b": odd}})
+    assert network["fc2"].parameters is before
+
+
+def test_load_shares_arrays_of_float32_in_c_order_and_copies_all_others():
+    network = Network("n", (2, 1, 1), [Flatten("flatten"), Linear("fc2", 4)])
+    for w, shared in ((np.ones((2, 4), np.float32), True), (np.ones((2, 4), np.float32, "F"), False), (np.ones((2, 4), int), False),
+                      (np.ones((2, 4), ">f4"), False), (np.ones((2, 8), np.float32)[:, ::2], False)):
+        kept = network.load({"fc2": {"w": w, "b": np.ones(4, np.float16)}})["fc2"].parameters["w"]
+        assert (kept is w) == shared == np.shares_memory(kept, w) and kept.dtype == np.float32 and kept.flags.c_contiguous
+
+
 def test_what_a_network_has_loaded_can_be_trained_though_it_may_not_be_written_into():
     """As what stands in a file that is mapped."""
     layers = [Conv("conv1", 3, K=3, S=2), BatchNorm("norm1"), Flatten("flatten"), Linear("fc2", 4)]

@@ -280,24 +280,23 @@ class Network:
         return self._copied()
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
-        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers; on a CPU arrays
-        of float32 themselves, which the network then shares, as `copy` does, but for those that may not be written into. Raises
-        Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
+        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers, as float32; on a CPU
+        arrays that are that already, C-contiguous and may be written into themselves, which the network then shares, as `copy`
+        does. Raises Expected, before anything is taken over, for other names or shapes, for what are no real numbers, and for
+        those that are not finite in float32."""
         given = {"parameters": (self.parameter_shapes(), parameters),
                  "buffers": (self.buffer_shapes(), {} if buffers is None else buffers)}
         check_device(device)
+        taken = []
         for what, (shapes, arrays) in given.items():
             check.instance(f"{self.name}: {what}", arrays, Mapping)
             if set(arrays) != set(shapes):
                 raise check.Expected(f"{self.name}: {what}", f"the layers {_listed(shapes)}", _listed(arrays))
             for name, of_layer in shapes.items():
                 check_arrays(f"{self.name}: {what} of {name}", f"{name}.", arrays[name], of_layer)
-                for key in of_layer:
-                    check.finite(f"{name}.{key}", arrays[name][key])
-        for what, (shapes, arrays) in given.items():
-            for name, of_layer in shapes.items():
-                setattr(self[name], what, {key: device.array(np.require(to_host(arrays[name][key]), np.float32, ["C", "W"]))
-                                           for key in of_layer})
+                taken.append((name, what, {key: _single(f"{name}.{key}", arrays[name][key]) for key in of_layer}))
+        for name, what, of_layer in taken:
+            setattr(self[name], what, {key: device.array(array) for key, array in of_layer.items()})
         return self._copied()
 
     def use(self, precision: Precision) -> "Network":
@@ -372,6 +371,15 @@ def check_arrays(what: str, prefix: str, arrays: Any, shapes: Mapping[str, Shape
         check.shape(f"{prefix}{key}", arrays[key], shape)
         if dtypes is not None:
             check.dtype(f"{prefix}{key}", arrays[key], dtypes[key])
+
+
+def _single(what, array):
+    """The numbers on the host, as float32 in C order that may be written into."""
+    numbers = check.numbers(what, to_host(array), words="real numbers")
+    with np.errstate(over="ignore"):
+        single = np.require(numbers, np.float32, ["C", "W"])
+    check.finite(what if single is numbers else f"{what} in float32", single)
+    return single
 
 
 def _drawn(layer, shape, *how):
