@@ -178,7 +178,7 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
         return network.backward(dy, caches, rules)[0]
 
     def dense(dy, region, k):
-        """What the signal of a region in the output of layer k brings to the pixels, by whole maps."""
+        """Bring the signal of a region in the output of layer k down to the pixels by whole maps."""
         return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
 
     region = Regions(places[:, 0], places[:, 1], size=1)
