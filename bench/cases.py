@@ -6,7 +6,9 @@
         floor = max(case.traffic(N)/bandwidth, case.flops(N)/rate)          # seconds that no implementation goes under
 
 The layers' cases are read off the network, so a changed network changes them; of layers that do the same work one is
-measured. Traffic counts every array once, as the headers of kernels/*.cu do; a multiply-add is two FLOPs."""
+measured. Traffic counts every array once that an operation is given and reads, and once that it returns, so twice what it
+changes in place: neither what its kernels read again nor what they leave for each other, which the headers of kernels/*.cu tell.
+Biases and other vectors of parameters count as nothing beside maps. A multiply-add is two FLOPs."""
 from dataclasses import dataclass
 from collections.abc import Callable
 
@@ -361,7 +363,7 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
         size = bytes_of(precision)
         return Case("conv2d_maxpool", conv.name, "weight gradient through its pool", stored(draw_gradient, precision, 0, 1, 2),
                     run,
-                    traffic=lambda N: 4*elements(w_shape) + (size*elements(shape) + (2*size + 1)*elements(out))*N,
+                    traffic=lambda N: 4*elements(w_shape) + (size*elements(shape) + (size + 1)*elements(out))*N,
                     precision=precision, terms=lambda N: elements(conv.shape_out(shape)[1:])*N,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()),
                     wgmma=training)
@@ -410,12 +412,11 @@ def linear_cases(layer, shape, out, behind_relu):
         of = dict(precision=precision, wgmma=training)
         forward = lambda x, w, b: (linear(x, w, b, on(x, precision), training=training)[0],)
         backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision), training))
-        moved = lambda N: bytes_of(precision)*(D*M + (D + M)*N)
-        return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N,
-                     lambda N: D, (0,), **of),
+        size = bytes_of(precision)
+        return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward,
+                     lambda N: size*(D*M + (D + M)*N), lambda N: 2*D*M*N, lambda N: D, (0,), **of),
                 Case("linear", layer.name, "backward", stored(gradients, precision, 0, 1, 2), backward,
-                     lambda N: 2*moved(N) + (4 - bytes_of(precision))*D*M, lambda N: 4*D*M*N,
-                     lambda N: max(M, N), **of)]
+                     lambda N: (size + 4)*D*M + size*(2*D + M)*N, lambda N: 4*D*M*N, lambda N: max(M, N), **of)]
 
     return [*by("fp32"),
             Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
@@ -496,9 +497,9 @@ def batch_norm_cases(name, shape):
         return Case("batch_norm", name, f"normalised, {what}", draw, run, lambda N: moved*size*N, images=images, terms=terms)
 
     sums = lambda N: elements(shape[1:])*N
-    return [case("forward in training", draw, training, 12, terms=sums),
+    return [case("forward in training", draw, training, 8, terms=sums),
             case("forward in evaluation", draw, lambda *arrays: (batch_norm(*arrays, eps)[0],), 8, (0,)),
-            case("there and back in training", with_gradient, gradient(BATCH_MOMENTUM), 32, terms=sums),
+            case("there and back in training", with_gradient, gradient(BATCH_MOMENTUM), 12, terms=sums),
             case("data gradient in evaluation", with_gradient, scaled, 8, (0, 1))]
 
 
@@ -530,7 +531,7 @@ def losses(M):
             Case("softmax_loss", "softmax_loss", "forward, added up", onto, softmax_onto, lambda N: 8*M*N, terms=lambda N: M),
             Case("softmax_loss", "softmax_loss", "backward", kept(softmax_loss),
                  lambda p, labels: (softmax_loss_backward((p, labels)),), lambda N: 8*M*N),
-            Case("hinge_loss", "hinge_loss", "forward", scores, hinge_forward, lambda N: 12*M*N),
+            Case("hinge_loss", "hinge_loss", "forward", scores, hinge_forward, lambda N: 8*M*N),
             Case("hinge_loss", "hinge_loss", "backward", kept(hinge_loss),
                  lambda margins, targets: (hinge_loss_backward((margins, targets, True)),), lambda N: 12*M*N)]
 
@@ -604,5 +605,6 @@ def listed(network):
             lists = Lists(*lists)
             strongest(lists, y, np.arange(y.shape[-1]))
             return tuple(lists)
-        return Case("strongest", layer.name, "nine strongest", draw, run, lambda N: 4*elements(shape)*N)
+        return Case("strongest", layer.name, "nine strongest", draw, run,       # lists are read, and seldom written
+                    lambda N: 4*elements(shape)*N + 9*(4 + 8 + 8)*shape[0])
     return [case(network.layers[k], network.shapes[k + 1]) for k in (largest, len(network.layers) - 1)]

@@ -56,7 +56,7 @@ def main(args):
     left_out = checked_engines() if {"network", "layers"} & set(parts) else {}
     for name, why in left_out.items():
         print(f"{name} is left out: {why}")
-    print(f"{'milliseconds an image':28}{'N':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
+    print(f"{'milliseconds an image':28}{'N':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread), within a round")
     for N in args.batch_sizes:
         for part, name, make in cases(parts, N, left_out):
             row = record.has("cases", part=part, name=name, N=N)

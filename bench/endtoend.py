@@ -10,11 +10,12 @@ Ours are the loader and the step of `python -m train`, with what its user has by
     later epochs     the pictures lie in memory, as those of a set that fits into 1 GiB do from the second epoch on
     in memory        the same, and what PyTorch would draw lies in memory too, as a user may arrange it there
 
-PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped and mirrored by the same functions, in as
-many processes of DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with
-torch.compile; where all lies in memory, also without such processes. The best counts. By itself it keeps nothing of what an
-epoch has made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that
-is not counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
+PyTorch has the same network and the same pictures, drawn or decoded and scaled by the same functions, in as many processes of
+DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with torch.compile; where all
+lies in memory, also without such processes. They cut and mirror bytes, which are what goes from process to process and lie as
+channels last wants them; the mean is subtracted from a batch. The best counts. By itself it keeps nothing of what an epoch has
+made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that is not
+counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
 import os
 import tempfile
@@ -40,7 +41,8 @@ from zfcore.ops.crop_flip import crop_flip
 
 PICTURES, BATCH, SIZE, CROP = 2048, 32, 110, 96
 STORED = 160                      # pixels of the JPEGs
-MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
+LEVEL = 128                       # of grey, the mean of all pixels
+MEAN = np.full((3, SIZE, SIZE), LEVEL, np.float32)
 FIRST, LATER, KEPT = "first epoch", "later epochs", "in memory"
 ROWS = ("drawn", FIRST), ("drawn", LATER), ("decoded", FIRST), ("decoded", LATER), ("drawn", KEPT)
 
@@ -49,7 +51,7 @@ def main(rounds, folder):
     rounds = min(rounds, 3)
     record = Record(folder/"endtoend.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
                                              "rounds": rounds, "pictures": PICTURES})
-    print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
+    print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread), within a round")
     with tempfile.TemporaryDirectory() as jpegs:
         for kind, epoch in ROWS:
             name = f"tiny, {kind}, {epoch}"
@@ -103,11 +105,12 @@ def contestants(opened, epoch):
     if torch is None:
         return runs
     check_that_both_see_the_same(loader)
-    dataset = Remembered(loader.dataset) if epoch == KEPT else loader.dataset
+    items = Items(loader.dataset, in_memory=epoch == KEPT)
     for name, compiled, workers in (("DataLoader, eager", False, CORES), ("DataLoader, compiled", True, CORES),
                                     *([("compiled, one process", True, 0)] if epoch == KEPT else [])):
         learn = torch_learner(torch_twin(tiny(len(CLASSES), CROP).init(0, "he"), LAYOUTS[1], compiled))
-        batches = torch_batches(dataset, workers, stay=bool(workers) and epoch != FIRST)
+        batches = torch.utils.data.DataLoader(items, BATCH, shuffle=True, num_workers=workers,
+                                              persistent_workers=bool(workers) and epoch != FIRST)
         runs[name] = lambda learn=learn, batches=batches: torch_epoch(batches, learn)
     return runs
 
@@ -119,49 +122,41 @@ def empty_cache():
 
 
 class Items:
-    """The data set as PyTorch's DataLoader takes one: item i is (picture (3,CROP,CROP), label)."""
+    """The data set as PyTorch's DataLoader takes one: item i is (the crop of picture i (CROP,CROP,3) uint8, label). Crops are
+    drawn when it is made, as those of every epoch here are alike; `in_memory`, pictures are too."""
 
-    def __init__(self, dataset):
-        self.dataset = dataset
+    def __init__(self, dataset, in_memory=False):
+        self.dataset, self.crops = dataset, list(zip(*random_crops(np.arange(len(dataset)), 0, 0, SIZE, CROP)))
+        if in_memory:
+            self.pixels = list(map(self.pixels, range(len(dataset)))).__getitem__
 
     def __len__(self):
         return len(self.dataset)
 
+    def pixels(self, i):
+        return square(self.dataset.picture(i), SIZE, CROP, False, self.dataset.names[i])
+
     def __getitem__(self, i):
-        pixels = square(self.dataset.picture(i), SIZE, CROP, False, self.dataset.names[i])
-        (top,), (left,), (flip,) = random_crops(np.array([i]), 0, 0, SIZE, CROP)
-        rows, columns = slice(top, top + CROP), slice(left, left + CROP)
-        x = pixels[rows, columns].transpose(2, 0, 1) - MEAN[:, rows, columns]
-        return torch.from_numpy(np.ascontiguousarray(x[..., ::-1] if flip else x)), int(self.dataset.labels[i])
+        top, left, flip = self.crops[i]
+        crop = self.pixels(i)[top:top + CROP, left:left + CROP]
+        return torch.from_numpy(np.ascontiguousarray(crop[:, ::-1] if flip else crop)), int(self.dataset.labels[i])
 
 
-class Remembered:
-    """A data set whose pictures lie in memory, drawn."""
-
-    def __init__(self, dataset):
-        self.labels, self.names = dataset.labels, dataset.names
-        self.picture = [dataset.picture(i) for i in range(len(dataset))].__getitem__
-
-    def __len__(self):
-        return len(self.labels)
-
-
-def torch_batches(dataset, workers, stay):
-    return torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=workers, persistent_workers=stay)
+def entering(images):
+    """A batch of items (N,CROP,CROP,3) uint8 as it enters the network: (N,3,CROP,CROP), channels last, minus the mean."""
+    return images.permute(0, 3, 1, 2).float().sub_(LEVEL)
 
 
 def torch_epoch(batches, learn):
     torch.set_num_threads(CORES)
     for images, labels in batches:
-        learn(images.contiguous(memory_format=engines.memory_format(LAYOUTS[1])), labels)
+        learn(entering(images), labels)
 
 
 def check_that_both_see_the_same(loader):
     """Raises AssertionError where PyTorch's item is another picture than ours."""
     pictures, labels, indices = next(loader.batches(4, seed=0, epoch=0))
     ours = crop_flip(pictures, MEAN, *random_crops(indices, 0, 0, SIZE, CROP), CROP, CROP)
-    items = Items(loader.dataset)
-    for n, i in enumerate(indices.tolist()):
-        image, label = items[i]
-        np.testing.assert_array_equal(image.numpy(), ours[..., n])
-        assert label == labels[n]
+    theirs, of_theirs = zip(*map(Items(loader.dataset).__getitem__, indices.tolist()))
+    np.testing.assert_array_equal(entering(torch.stack(theirs)).numpy(), ours.transpose(3, 0, 1, 2))
+    np.testing.assert_array_equal(of_theirs, labels)

@@ -30,7 +30,7 @@ from bench.record import commit, save
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
 from zfcore import backend, check, nvrtc
 from zfcore.backend import to_host
-from zfcore.cubin import kernels_folder
+from zfcore.cubin import in_one_piece
 from zfcore.files import slug
 from zfcore.device import select
 from zfcore.gpu import find_cupy
@@ -192,7 +192,7 @@ def main(args, step=None):
 
 def measure(device, clock, report, args, path, step):
     """Add the rows of steps and cases to the report, and write it to `path` after each, if there is one."""
-    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which; ratios within a round")
     for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
         report["steps"].append(row)
         print(*step.lines(row), sep="\n", flush=True)
@@ -383,17 +383,16 @@ def ceilings(clock, multiprocessors, hopper):
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
     a, b = (cupy.resize(numbers, 2**28) for numbers in (left, right))           # 1 GiB each
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
-    fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
-    y = cupy.empty(blocks*256, np.float32)
+    compiled = lambda code, *options: cupy.RawModule(code=in_one_piece(code), options=options)
+    fma, steps, blocks = compiled(FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
+    y, z = (cupy.empty(blocks*256, np.float32) for _ in range(2))
     multiply = lambda: fma((blocks,), (256,), (y, np.int32(steps)))
-    z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
-    mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate")
-           for name in MMA_FLOPS}
+    mma = {name: compiled(MMA, f"-DPRODUCT=mma_{name}").get_function("mma_rate") for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
-        wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
+        wgmma = compiled(WGMMA, "-arch=sm_90a").get_function("wgmma_rate")
         tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)), shared_mem=WGMMA_BYTES)
-    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.resize(left, 1024*READ_TILES)
+    read, cached = compiled(READ).get_function("read_rate"), cupy.resize(left, 1024*READ_TILES)
     from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
     product = cupy.empty_like(left)
     matmul = lambda: cupy.matmul(left, right, out=product)

@@ -8,8 +8,10 @@
 
 All but `kept` are of a first epoch: nothing is kept in memory, every turn has an order of its own. (The system may still keep
 the files of a set that is smaller than the memory.) All take turns, round after round, a second each and at least one batch
-after one that is not counted. Printed are pictures a second, the median over the rounds with the lowest and highest, and
-`together` over `device` within a round, which says how much of the device the loader lets lie idle.
+after one that is not counted. Printed are pictures a second, the median over the rounds with the lowest and highest, and the
+same of `together` over `device` within a round, which says how much of the device the loader lets lie idle: a median of shares,
+which two medians of rates need not have. Where some rounds say that the loader limits and others that it does not, so does the
+last sentence.
 """
 import copy
 import itertools
@@ -78,9 +80,8 @@ def main(args):
     print(heading(report))
     rates = take_turns(contestants(args, device, dataset, image_size, how), args.rounds)
     report["cases"] = [case(key, rates) for key in rates]
-    report["verdict"] = verdict(report)
-    print(f"{'pictures a second':28}{'threads':>8}{'median':>9}  {'lowest to highest':20}of the device alone")
-    print("\n".join(map(line, report["cases"])) + f"\n\n{report['verdict']}")
+    print(f"{'pictures a second':28}{'threads':>8}{'median':>9}  {'lowest to highest':20}of the device alone within a round")
+    print("\n".join(map(line, report["cases"])) + f"\n\n{verdict(report)}")
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -207,26 +208,31 @@ def line(row):
 
 
 def verdict(report):
-    """One or two sentences: which of the two limits, and what to change."""
+    """One or two sentences: which of the two limits, and what to change. None limits where the shares of the rounds lie on both
+    sides of ENOUGH."""
     def best(name):
         return max((row for row in report["cases"] if row["name"] == name), key=lambda row: row["pictures_per_second"],
                    default=None)
 
     together, loader, device, kept = map(best, ("together", "loader", "device", "kept"))
-    share = f"training gets {together['pictures_per_second']:.0f} of the {device['pictures_per_second']:.0f} pictures/s that the " \
-            f"device does alone ({100*together['of_device']:.0f} %)"
-    if together["of_device"] >= ENOUGH:
-        fewest = min(row["workers"] for row in report["cases"] if row.get("of_device", 0) >= ENOUGH)
+    lowest, highest = together["of_device_spread"]
+    share = "training gets {:.0f} % ({:.0f} to {:.0f}) of what the device does alone".format(
+        *(100*share for share in (together["of_device"], lowest, highest)))
+    brings = "{:.0f} pictures/s, the device alone does {:.0f}".format(*(of["pictures_per_second"] for of in (loader, device)))
+    if lowest >= ENOUGH:
+        fewest = min(row["workers"] for row in report["cases"] if row.get("of_device_spread", [0])[0] >= ENOUGH)
         return f"The device limits: {share}, so faster loading would bring next to nothing; --workers {fewest} is enough."
-    if report["on_cpu"]:
+    if highest >= ENOUGH:
+        text = (f"Undecided: {share}, and from {100*ENOUGH:.0f} % on faster loading would bring next to nothing; measure again "
+                f"where nothing else runs.")
+    elif report["on_cpu"]:
         text = f"The cores are shared: {share}, the rest goes into loading; to change that, {advice(report)}."
     elif loader["pictures_per_second"] < device["pictures_per_second"]:
-        text = f"The loader limits: {share}, for it brings {loader['pictures_per_second']:.0f}; to change that, {advice(report)}."
+        text = f"The loader limits: {share}, for it brings {brings}; to change that, {advice(report)}."
     else:
-        text = (f"The thread that feeds the device limits: {share} though the loader brings "
-                f"{loader['pictures_per_second']:.0f}; try fewer --workers.")
+        text = f"The thread that feeds the device limits: {share}, though the loader brings {brings}; try fewer --workers."
     if kept:
-        text += (f" This is so in the first epoch alone: the set fits into memory, and from the second epoch on the loader "
+        text += (f" This is of the first epoch alone: the set fits into memory, and from the second epoch on the loader "
                  f"brings {kept['pictures_per_second']:.0f}.")
     return text
 

@@ -36,7 +36,7 @@ def main(rounds, folder):
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
     record = Record(folder/"occlusion.json", {"engines": engines.versions() | captum(), "pytorch": engines.versions().get("torch"),
                                               "rounds": rounds, "batch_size": BATCH})
-    print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread)")
+    print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread), within a round")
     for name, others in (("cone or every layer whole", [whole]), ("cone or another engine", peers)):
         if not others:
             continue

@@ -12,6 +12,7 @@ ZFNet's windows reach over the border (the size rule that rounds up). Products a
 cuDNN may try all its algorithms that do so."""
 import contextlib
 import os
+from functools import partial
 
 import numpy as np
 
@@ -60,7 +61,10 @@ def peers(case):
     found = []
     if torch is not None and (case.noun, case.what) in TORCH:
         layouts = LAYOUTS if case.noun in IN_LAYOUTS else ("",)
-        found += [(f"PyTorch {layout}".strip(), with_torch, layout) for layout in layouts]
+        found += [(f"PyTorch {layout}".strip(), partial(with_torch, TORCH), layout) for layout in layouts]
+        if torch.cuda.is_available():
+            found += [(f"PyTorch fused {layout}", partial(with_torch, FUSED), layout) for layout in layouts
+                      if (case.noun, case.what) in FUSED]
     if cudnn is not None and case.noun == "conv2d" and case.what in CONVOLUTIONS:
         found += [(f"cuDNN {layout}", with_frontend, layout) for layout in LAYOUTS]
     return [(name, lambda sets, clock, name=name, make=make, layout=layout: make(name, layout, case, sets, clock))
@@ -68,8 +72,9 @@ def peers(case):
 
 
 # ------------------------------------------------------------------------------------------------------- PyTorch
-def with_torch(name, layout, case, sets, clock):
-    build = TORCH[case.noun, case.what]
+def with_torch(builds, name, layout, case, sets, clock):
+    """The Contestant by the table `builds`, TORCH or FUSED."""
+    build = builds[case.noun, case.what]
     with on_stream(clock):
         calls = [build(layout, case.window, *(shortened(tensor(array), case.precision) for array in arrays)) for arrays in sets]
 
@@ -168,10 +173,18 @@ def conv_bias_relu(layout, window, x, w, b):
     return lambda: torch.relu_(torch.conv2d(x, w, b, window[1], window[2]))
 
 
-def conv_pool(layout, window, x, w, b):
-    *window, K, S, P = window
-    between = conv_bias_relu(layout, window, x, w, b)
-    return lambda: torch.nn.functional.max_pool2d(between(), K, S, P, ceil_mode=True, return_indices=True)[:1]
+def conv_bias_relu_fused(layout, window, x, w, b):
+    """The same as one operation of cuDNN, which PyTorch has on a GPU alone."""
+    (x, w), (_, S, P, *_) = laid_out(layout, padded(x, window), w), window
+    return lambda: torch.cudnn_convolution_relu(x, w, b, [S, S], [P, P], [1, 1], 1)
+
+
+def conv_pool(form):
+    def build(layout, window, x, w, b):
+        *window, K, S, P = window
+        between = form(layout, window, x, w, b)
+        return lambda: torch.nn.functional.max_pool2d(between(), K, S, P, ceil_mode=True, return_indices=True)[:1]
+    return build
 
 
 def conv_gradient(which):
@@ -344,7 +357,7 @@ def without_output(function):
 TORCH = {                         # (noun, what) -> build(layout, window, tensors...) -> a call that runs the operation
     ("conv2d", "forward"): conv_forward,
     ("conv2d", "forward, bias and ReLU"): conv_bias_relu,
-    ("conv2d_maxpool", "forward with its pool"): conv_pool,
+    ("conv2d_maxpool", "forward with its pool"): conv_pool(conv_bias_relu),
     ("conv2d", "data gradient"): conv_gradient(0),
     ("conv2d", "weight gradient"): conv_gradient(1),
     ("conv2d", "bias gradient"): lambda layout, window, dy: lambda dy=laid_out(layout, dy)[0]: dy.sum((0, 2, 3)),
@@ -373,6 +386,8 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("softmax_loss", "backward"): loss_backward,
     ("sgd_step", "all parameters"): sgd,
 }
+FUSED = {("conv2d", "forward, bias and ReLU"): conv_bias_relu_fused,
+         ("conv2d_maxpool", "forward with its pool"): conv_pool(conv_bias_relu_fused)}
 NOT_CAPTURED = {("local_response_norm", "backward"), ("sgd_step", "all parameters")}   # autograd, an optimizer: Python between
 
 

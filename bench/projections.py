@@ -50,7 +50,7 @@ class Decoded(Pictures):
 
 def main(rounds, folder):
     record = Record(folder/"projections.json", {"rounds": rounds})
-    print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread)")
+    print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread), within a round")
     for name, N, contestants in cases():
         row = record.has("cases", name=name, N=N)
         if row is None:

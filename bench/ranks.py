@@ -4,8 +4,8 @@
              what differs by chance
     links    rows gathered and arrays exchanged between the ranks, from 4 bytes to 250 MB: median and spread over the rounds
     steps    training steps of one batch on 1, 2, 4 ... ranks, beside what train/step_time.py predicts of them from the time of
-             a leaf on one
-             rank and from the links, and which share of a step is communication that no arithmetic hides
+             a leaf on one rank and from the links, and which share of a step is neither arithmetic nor update: communication that
+             nothing hides, and chance
     plot     the same prediction for up to 1,024 ranks, with the batch that was measured and with as many pictures for each rank
 
 `mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What
@@ -126,11 +126,11 @@ def of_this_rank(args):
 def of_job(args, ranks):
     """Report of what ranks measure together; all of them call it."""
     step = Step(args, ranks)
-    links = {what: {size: timed(ranks, link(size), args.rounds) for size in SIZES if size <= most} for what, link, most in (
-        ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
-        ("exchange", exchange_of(ranks), args.largest))} if ranks.size > 1 else {}
-    found = {name: timed(ranks, run, args.rounds)
-             for name, run in (("step", step.whole), ("compute", step.compute), ("update", step.update))}
+    links = {what: {size: timed(ranks, {size: link(size)}, args.rounds)[size] for size in SIZES if size <= most}
+             for what, link, most in (
+                 ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
+                 ("exchange", exchange_of(ranks), args.largest))} if ranks.size > 1 else {}
+    found = timed(ranks, {"step": step.whole, "compute": step.compute, "update": step.update}, args.rounds)
     few, many = map(statistics.median, zip(*(map(step.leaf_seconds, step.few_and_all) for _ in range(args.rounds))))
     return {**found, "links": links, "ranks": ranks.size, "way": type(ranks).__name__, "device": step.device.description,
             "own": step.device is not CPU, "buckets": step.buckets(),
@@ -163,15 +163,16 @@ def in_turns(runs, turns):
     return found[1:]
 
 
-def timed(ranks, run, rounds):
-    """{"median", "lowest", "highest"} seconds of `run()`, which all ranks begin together."""
-    times = []
+def timed(ranks, runs, rounds):
+    """{name: {"median", "lowest", "highest"} seconds} of {name: run}, which take turns and which all ranks begin together."""
+    times = {name: [] for name in runs}
     for _ in range(rounds + 1):
-        ranks.gather(b"")
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return spread(times[1:])
+        for name, run in runs.items():
+            ranks.gather(b"")
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return {name: spread(of_run[1:]) for name, of_run in times.items()}
 
 
 def spread(values):
@@ -286,7 +287,6 @@ def summed_up(args, reports):
     of = measured_of(report)
     for ranks, step in report["steps"].items():
         step["predicted"] = predicted(of, args.batch_size, ranks, report["own"]).step
-        step["share"] = max(step["median"] - step["compute"] - step["update"], 0)/step["median"] if ranks > 1 else 0.0
     return report
 
 
@@ -298,6 +298,12 @@ def measured_of(report):
 
 def predicted(of, batch_size, ranks, own):
     return estimate(of, batch_size, ranks, lambda size: exchange_seconds(size, ranks, of.link), own=own)
+
+
+def beyond(step):
+    """The share of a step that its arithmetic and update by themselves do not take, of medians: what is communication, and what
+    differs by chance. Below 0 where they took longer by themselves."""
+    return (step["median"] - step["compute"] - step["update"])/step["median"]
 
 
 # ------------------------------------------------------------------------------------------------------ what is said
@@ -316,7 +322,7 @@ def step_lines(report):
     for ranks, of in report["steps"].items():
         yield (f"{ranks:>6}  {clock(of['median']):>9}  {clock(of['lowest']):>9}  {clock(of['highest']):>9}  "
                f"{clock(of['predicted']):>9}  "
-               f"{100*of['share']:.0f} %")
+               f"{100*beyond(of):+.0f} %")
 
 
 def alone_lines(report):

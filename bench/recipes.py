@@ -21,6 +21,7 @@ from zfcore.cpu import CORES
 from zfcore.data import OBJECTS
 from zfcore.files import read_json
 from zfcore.layers import LocalResponseNorm
+from zfcore.terminal import plural
 from zfcore.training import Training, resolve
 
 RESULTS = Path(__file__).parent/"results"
@@ -130,5 +131,8 @@ def line(row):
 
 
 def table(report):
-    """The table of bench/README.md."""
-    return "\n".join([HEAD, *map(line, report["rows"])])
+    """The table of bench/README.md, below a sentence that says where and when its rows were measured."""
+    rows = report["rows"]
+    machines = dict.fromkeys(f"{row['cpu']}, {plural(row['cores'], 'core')}, NumPy {row['numpy']}" for row in rows)
+    days = sorted({row["date"][:10] for row in rows})
+    return "\n".join([f"{'; '.join(machines)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}.", "", HEAD, *map(line, rows)])

@@ -122,7 +122,7 @@ def ahead(args):
     """Compile every declared kernel for that architecture that the cache does not hold, as many at once as there are cores."""
     known = nvrtc.architectures()
     arch = args.arch or nvrtc.architecture(int(find_cupy().cuda.Device().compute_capability), known)
-    allowed = [nvrtc.architecture(capability, known) for capability in known if capability >= 80]
+    allowed = [nvrtc.architecture(capability, known) for capability in known if capability >= nvrtc.OLDEST]
     if arch not in allowed:
         raise Expected("--arch", ", ".join(allowed), arch)
     kernels = {(kernel.file, str(kernel.defines)): kernel for kernel in declared() if kernel.arch in ("", arch)}.values()

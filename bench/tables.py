@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 
 from bench import recipes
+from bench.loader import verdict
+from bench.ranks import beyond
 from train.options import parser
 from train.step_time import Link, by_factors_seconds, clock, exchange_seconds, traffic
 from zfcore import networks
@@ -94,8 +96,8 @@ def cpu_table(results, with_layers=False):
                   if name != "torch"}
         peer = "".join(f", {name} {version}" for name, version in (({"PyTorch": pytorch} if pytorch else {}) | others).items())
         lines = [f"{cpu}, {cores} cores, NumPy {numpy}{f' with numba {numba}' if numba else ''}{peer}, "
-                 f"{min(report['date'] for report in reports.values())[:10]}.", "",
-                 "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
+                 f"{min(report['date'] for report in reports.values())[:10]}{in_rounds(*reports.values())}.", "",
+                 "| | N | ms each | beside it | ms each | ours / theirs within a round (spread) |", "|---|--:|--:|---|--:|--:|"]
         head = len(lines)
         for report in reports.values():
             largest = {row["name"]: row for row in report["cases"]}
@@ -113,7 +115,7 @@ def cpu_table(results, with_layers=False):
 
 def threads_block(report):
     """Table of how the speed grows with the cores."""
-    lines = ["| | N | cores | ms each | of linear |", "|---|--:|--:|--:|--:|"]
+    lines = [f"On fewer cores{in_rounds(report)}:", "", "| | N | cores | ms each | of linear |", "|---|--:|--:|--:|--:|"]
     return "\n".join(lines + [f"| {row['name']} | {row['N']} | {row['cores']} | {digits(row['milliseconds'])} | "
                               f"{100*row['of_linear']:.0f} % |"
                               for row in report["cases"]])
@@ -186,16 +188,23 @@ def loading_table(results, what, block):
         f"Not measured yet: `python -m bench {what} --data DIR --output bench/results/{what}.json`.")
 
 
-def circumstances(report):
-    return f"{report['cpu']}, {report['cores']} cores, load {report['load']:.1f} when it began; {report['date'][:10]}."
+def circumstances(report, more=""):
+    return (f"{report['cpu']}, {report['cores']} cores, load {report['load']:.1f} when it began; {report['date'][:10]}"
+            f"{in_rounds(report) and in_rounds(report) + more}.")
+
+
+def in_rounds(*reports):
+    """Words behind a date on how many rounds medians are of: ", 7 rounds", ", 3 or 7 rounds"; "" where no file says it."""
+    counts = sorted({report["rounds"] for report in reports if "rounds" in report})
+    return f", {' or '.join(map(str, counts[:-1] + [plural(counts[-1], 'round')]))}" if counts else ""
 
 
 def loader_block(report):
     lines = [f"**{report['data']}** ({report['kind']}): {report['pictures']} pictures brought to {report['picture_size']} "
              f"pixels; {report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. "
              f"{circumstances(report)}", "",
-             "| | threads | pictures/s (spread) | of the device alone (spread) |", "|---|--:|--:|--:|",
-             *map(loader_line, report["cases"]), "", report["verdict"]]
+             "| | threads | pictures/s (spread) | of the device alone within a round (spread) |", "|---|--:|--:|--:|",
+             *map(loader_line, report["cases"]), "", verdict(report)]
     return "\n".join(lines)
 
 
@@ -208,8 +217,10 @@ def loader_line(row):
 
 def pack_block(report):
     again, file = report["resumed"], {True: "the same in every byte", False: "ANOTHER ONE"}
-    lines = [f"**{report['data']}** at {report['size']} pixels. {circumstances(report)}", "",
-             "| | threads | pictures/s (spread) | of decoding, by the clock | by processor time |", "|---|--:|--:|--:|--:|"]
+    packed = f", {report['packings']} of packing" if "packings" in report else ""
+    lines = [f"**{report['data']}** at {report['size']} pixels. {circumstances(report, ' of reading' + packed)}", "",
+             "| | threads | pictures/s (spread) | of decoding within a round, by the clock (spread) | by processor time (spread) |",
+             "|---|--:|--:|--:|--:|"]
     for row in report["packing"] + report["cases"]:
         what = row.get("name") or f"packing {row['pictures']} as {row['encoding']}, {row['bytes_per_picture']/1000:.1f} kB each"
         speed = "{} ({} to {})".format(*map(digits, (row["pictures_per_second"], *row["spread"])))
@@ -231,7 +242,7 @@ def ranks_table(results):
              "| ranks | ms a step (spread) | predicted | communication that nothing hides |", "|--:|--:|--:|--:|"]
     for ranks, of in report["steps"].items():
         median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
-        lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*of['share']:.0f} % |")
+        lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*beyond(of):+.0f} % |")
     lines += alone_table(report.get("alone", ()))
     for what, sizes in report["links"].items():
         lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
@@ -244,8 +255,8 @@ def alone_table(rows):
     """Lines of the table of steps on one rank, as shares of steps that know of no ranks."""
     if not rows:
         return []
-    lines = ["", "| a step on one rank, as a share of one that knows of none | ms | by the clock (spread) | that one once more "
-             "| by the processor's time (spread) | that one once more |", "|---|--:|--:|--:|--:|--:|"]
+    lines = ["", "| a step on one rank, as a share of one that knows of none within a turn | ms | by the clock (spread) | that one "
+             "once more | by the processor's time (spread) | that one once more |", "|---|--:|--:|--:|--:|--:|"]
     for row in rows:
         shares = ("{median:.3f} ({lowest:.3f} to {highest:.3f})".format(**row[what][by])
                   for by in ("clock", "processor") for what in ("ranks", "again"))
@@ -287,7 +298,8 @@ def gpu_block(report):
     peers = ", ".join(f"{what} {report[key]}" for what, key in (("PyTorch", "pytorch"), ("cuDNN", "cudnn")) if report[key])
     lines = [f"**{report['device']}**, {report['date'][:10]}, commit {report['commit'] or 'unknown'}: driver "
              f"{report['driver'] or 'unknown'}, CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. "
-             f"Batch {report['N']}. Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 "
+             f"Batch {report['N']}{', at most ' + plural(report['rounds'], 'round') if 'rounds' in report else ''}. "
+             f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 "
              f"{ceilings['fma_tflop_s']:.1f}, mma.sync in tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 "
              f"{ceilings['bf16_tflop_s']:.0f}. {chosen_by(report['choices'])}"]
     lines += steps_table(report["steps"])
@@ -295,7 +307,7 @@ def gpu_block(report):
         rows = [row for row in report["cases"] if row["precision"] == precision]
         if rows:
             lines += ["", f"Products in {precision}, beside {beside}:", "",
-                      "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
+                      "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio within a round (spread) | error | peer's |",
                       "|---|--:|--:|--:|---|--:|--:|--:|--:|", *map(gpu_line, rows)]
     return "\n".join(lines)
 

@@ -110,6 +110,12 @@ def standin(gpu):
     return standin.library
 
 
+def pytest_runtest_logreport(report):
+    """Where $ZFCORE_TELL_FAILURES is set, why a test failed is told at once: a run that is stopped would not come to it."""
+    if report.failed and os.environ.get("ZFCORE_TELL_FAILURES"):
+        print(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}", flush=True)
+
+
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="with the cases marked exhaustive, which others cover")
 

@@ -10,7 +10,7 @@ from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.deconvnet import GRADIENT, GUIDED, descend, project, skip
 from zfcore.fusion import Unkept
-from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
                            Step)
 from zfcore.models import build
 from zfcore.network import Network
@@ -176,7 +176,7 @@ def test_a_relu_whose_backward_the_layer_above_brings_in_leaves_every_gradient_a
         assert of_layer["w"].tobytes() == wanted[name]["w"].tobytes() and of_layer["b"].tobytes() == wanted[name]["b"].tobytes()
 
 
-@pytest.mark.parametrize("kind", [ReLU, MaxPool, LocalResponseNorm])
+@pytest.mark.parametrize("kind", [ReLU, MaxPool, LocalResponseNorm, Pixelwise, Layer])
 @pytest.mark.parametrize("make", [small, normalised_first])
 def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, kind):
     network, x, _ = make()

@@ -74,12 +74,28 @@ def test_drawing_leaves_matplotlibs_settings_and_figures_alone(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["the sum of the strongest map", "0.577 → cassette_player_recorder", "n02123045_1234.JPEG", "short"])
-def test_a_text_is_cut_to_as_many_letters_as_there_is_room_for(text):
+def test_a_text_loses_no_more_of_its_middle_than_there_is_no_room_for(text):
     for width in range(20, 260, 7):
         cut = plots._fitted(text, width)
-        kept = cut.removesuffix("…")
-        assert plots._length(cut) <= width and text.startswith(kept)
-        assert cut == text or plots._length(text[:len(kept) + 2].rstrip() + "…") > width
+        begin, _, end = cut.partition("…")
+        assert plots._length(cut) <= width and text.startswith(begin) and text.endswith(end)
+        assert cut == text or plots._length(f"{text[:len(begin) + 2]}…{text[len(text) - len(end) - 1:]}") > width
+        assert cut == text or -2 <= len(begin) - 2*len(end) <= 5
+
+
+def test_what_tells_texts_apart_stays_where_they_are_cut():
+    for names in ([f"{LONG}_{k}" for k in range(3)], [f"{k}_{LONG}" for k in range(3)]):
+        assert len({plots._fitted(name, 90) for name in names}) == 3
+    said = plots._fitted(LONG, 130, after=" unit 4095")
+    assert plots._length(said) <= 130 and said.startswith(LONG[0]) and said.endswith(" unit 4095")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 9])
+def test_a_name_has_as_many_lines_as_there_is_room_for(most):
+    for name in CLASSES:
+        lines = plots._fitted_lines(name, 160, most)
+        assert 1 <= len(lines) <= most and all(plots._length(line) <= 160 for line in lines)
+        assert most < 4 or len(name.split()) == 1 or " ".join(lines) == name
 
 
 def test_both_names_of_a_confused_pair_are_begun_however_long_they_are():
@@ -119,6 +135,10 @@ RUN = "20261129-061650-tiny-alexnet-half-the-rate"
 CONTROLS = ["as trained", "conv5", "conv5 to conv4", "weights of the start"]
 
 
+CLASSES = ["great white shark, white shark, man-eater, man-eating shark, Carcharodon carcharias",
+           "Pneumonoultramicroscopicsilicovolcanoconiosis_"*3, "great grey owl, great gray owl, Strix nebulosa", "car"]
+
+
 def bytes_of(*shape):
     return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
@@ -140,17 +160,31 @@ def unit_views(f=9, layer="conv5"):
                      np.zeros((3, 4, 4), int), np.full((3, 4), "a.png"), projections, bytes_of(3, 4, f, f, 3))
 
 
+def strongest(layer, classes=None):
+    """The one strongest picture of three units, cropped to so few pixels that there is hardly room for a name."""
+    views = unit_views(43, layer)
+    of_one = {name: getattr(views, name)[:, :1] for name in ("values", "places", "boxes", "names", "patches")}
+    return replace(views, **of_one, projections=signed_of(3, 1, 43, 43, 3), pictures=np.array([[3], [2], [4]]),
+                   classes=None if classes is None else np.array(classes))
+
+
 def a_projection(n):
     return Projection(signed_of(3, 21, 13, n), floats_of(n).astype(np.float32)*1e9, np.zeros((n, 2), np.int64))
 
 
-def an_evolution(layers=("conv1", LONG, "conv3")):
-    """Two units of each layer over four epochs; the second of each fires at the last three alone."""
-    pictures = {layer: np.array([[0, 1, 2, 3], [-1, 1, 2, 3]]) for layer in layers}
-    return Evolution(np.array([1, 2, 1000, 1200]), {layer: np.array([3, 4095]) for layer in layers},
-                     {layer: signed_of(2, 4, 5, 5, 3) for layer in layers}, {layer: floats_of(2, 4) for layer in layers},
-                     pictures, {layer: floats_of(3) for layer in layers}, {layer: floats_of(3)*1e-4 for layer in layers},
-                     {layer: np.zeros(4) for layer in layers}, 60)
+def an_evolution(layers=("conv1", LONG, "conv3"), E=4):
+    """Two units of each layer over E epochs; the second of each does not fire at the first."""
+    pictures = {layer: np.array([[0, *range(1, E)], [-1, *range(1, E)]]) for layer in layers}
+    return Evolution(np.array([1, 2, 1000, *range(1200, 1197 + E)]), {layer: np.array([3, 4095]) for layer in layers},
+                     {layer: signed_of(2, E, 5, 5, 3) for layer in layers}, {layer: floats_of(2, E) for layer in layers},
+                     pictures, {layer: floats_of(E - 1) for layer in layers}, {layer: floats_of(E - 1)*1e-4 for layer in layers},
+                     {layer: np.zeros(E) for layer in layers}, 60)
+
+
+def of_classes():
+    """The last layer's units over the epochs: that of a class whose logit is never above 0, and that of one whose is."""
+    return replace(an_evolution(["fc8"]), values={"fc8": np.array([[-4, -3, -2, -1], [-4, 0, 1, 4]], np.float32)},
+                   pictures={"fc8": np.zeros((2, 4), int)}, classes={"fc8": np.array(CLASSES[:2])})
 
 
 def a_diagnosis(name, units=12):
@@ -210,17 +244,22 @@ DRAWN = {
     "step_times": [({1: 0.3, 2: 0.2}, {f"{LONG}, {k} GB/s": {1: 0.3, 1024: 0.01} for k in (1, 9)}, "a step of ZFNet; "*15)],
     "filters": [(signed_of(3, 7, 7, 1),), (signed_of(3, 7, 7, 24),), (signed_of(3, 11, 11, 96),)],
     "projections": [(a_projection(1),), (a_projection(17),)],
-    "unit_blocks": [(unit_views(),), (unit_views(90),), (unit_views(3, LONG),)],
+    "unit_blocks": [(unit_views(),), (unit_views(90),), (unit_views(3, LONG),), (strongest(LONG),),
+                    (strongest(LONG, CLASSES[:3]),)],
     "occlusion": [(an_occlusion(),)],
-    "invariance": [(an_invariance(),)],
-    "correspondence": [([a_correspondence()],)],
-    "evolution": [(an_evolution(),), (an_evolution([f"{k}/{LONG}" for k in range(8)]),)],
+    "invariance": [(an_invariance(),), (replace(an_invariance(), layers=np.array([f"{LONG}_1", f"{LONG}_2"])),)],
+    "correspondence": [([a_correspondence()],), ([replace(a_correspondence(), layers=np.array([f"{LONG}_1", f"{LONG}_2"]))],)],
+    "evolution": [(an_evolution(),), (an_evolution([f"{k}/{LONG}" for k in range(8)]),), (of_classes(),), (an_evolution(["conv1"], 30),)],
     "diagnostics": [([a_diagnosis("tiny")],), ([a_diagnosis(RUN), a_diagnosis(RUN + "-2", 7)],),
-                    ([replace(a_diagnosis("own"), rms=np.linspace(0.013, 0.026, 24), dead={})],)],
+                    ([replace(a_diagnosis("own"), rms=np.linspace(0.013, 0.026, 24), dead={})],),
+                    ([replace(a_diagnosis("vgg16"), dead={f"conv{k // 3}_{k % 3}": np.arange(9) < 3 for k in range(15)})],)],
     "sanity_checks": [(sanity_checks(),), (sanity_checks(inside=floats_of(2, 4), area=floats_of(2), in_parts=floats_of(2, 4),
-                                                         parts_area=floats_of(2)),)],
+                                                         parts_area=floats_of(2)),),
+                      (sanity_checks(classes=np.array(CLASSES[:2])),), (sanity_checks(classes=np.array(CLASSES[2:])),)],
     "confusion": [(COUNTS, [LONG, "car", "犬"], [(LONG, "犬", 77, 1000)]*4, "top-1 error 0.3 %, loss 0.027; "*6),
-                  (np.eye(90, dtype=int), [f"{k} {LONG}" for k in range(90)], [], "no error")],
+                  (np.eye(90, dtype=int), [f"{k} {LONG}" for k in range(90)], [], "no error"),
+                  (np.array([[3]]), ["car"], [], "one class"), (COUNTS, CLASSES[:3], [(*CLASSES[:2], 77, 1000)], "long"),
+                  (np.eye(1000, dtype=int), [f"{CLASSES[0]} {k}" for k in range(1000)], [(f"{CLASSES[0]} 1", f"{CLASSES[0]} 2", 1, 9)], "")],
     "accuracy_curve": [(PAPER, dict(zip(OURS, (points(15), {}, points(15)))), "paper", f"here: {LONG}", 3.3),
                        (PAPER, dict(zip(OURS, [points(15, 60)]*3)), "paper", "here", 3.3)],
     "accuracy_by_layer": [({"paper": {"SVM": points(1, 2, 7)}},
@@ -230,7 +269,9 @@ DRAWN = {
                             np.array([0.0, 100, 7]))],
     "pairs": [([(bytes_of(20, 20, 3), bytes_of(20, 20, 3))]*3, [(LONG*2, "car")]*3, f"{RUN} and\n{LONG}")],
     "captioned": [([bytes_of(20, 31, 3)]*7, [("car 100 %", LONG*2)]*7, [True, False]*4, RUN*3)],
-    "beside_paper": [([LONG, "(a), all seeds", "three"], [(19.1, 40.5), (None, 38.1), (None, None)], ERRORS)],
+    "beside_paper": [([LONG, "(a), all seeds", "three"], [(19.1, 40.5), (None, 38.1), (None, None)], ERRORS),
+                     (list("abcdef"), [(9.9 + k, 38.0 + k) for k in range(6)], [[(0.0, 1.5 + k), (0.1, 2 + 9*k)] for k in range(6)]),
+                     (list("ab"), [(None, 40.5), (None, 38.1)], [[(0.0, 0.0)], [(0.3, 100.0)]])],
 }
 
 
@@ -241,7 +282,7 @@ def test_there_is_something_to_draw_for_every_plot():
 
 
 @pytest.mark.parametrize("name, number", [(name, number) for name, cases in DRAWN.items() for number in range(len(cases))])
-def test_every_text_lies_within_its_figure(name, number, monkeypatch):
+def test_every_text_lies_within_its_figure_and_over_no_other(name, number, monkeypatch):
     boxes = []                                               # of what is drawn: ticks beyond an axis are there, and are not
 
     def draw(text, renderer, draw=Text.draw):
@@ -258,6 +299,9 @@ def test_every_text_lies_within_its_figure(name, number, monkeypatch):
     beyond = [(text, box.round().tolist()) for text, box in boxes
               if min(box[:2]) < -1 or box[2] > figure.bbox.width + 1 or box[3] > figure.bbox.height + 1]
     assert not beyond, figure.bbox.size
+    over = [(one, other) for k, (one, a) in enumerate(boxes) for other, b in boxes[:k]
+            if one != other and min(a[2], b[2]) - max(a[0], b[0]) > 2 and min(a[3], b[3]) - max(a[1], b[1]) > 3]
+    assert not over
 
 
 def test_projections_stand_each_to_its_own_scale_below_their_activations():
@@ -292,8 +336,56 @@ def words(sheet):
 def test_a_place_says_why_it_is_empty_and_why_nothing_is_projected_to_it():
     said = " ".join(words(plots.unit_blocks(unit_views())))
     assert said.count("all rectified to 0") == 1 and said.count("fires on 2 pictures only") == 1
+    sheet = plots.unit_blocks(unit_views(43))
+    assert all(plots._length(line, size) <= 39 for _, _, line, _, size, _ in sheet.texts if line in ("all", "rectified", "pictures"))
     sheet = plots.evolution(an_evolution(["conv1"]))
     assert " ".join(words(sheet)).count("does not fire") == 1 and len(sheet.pictures) == 2*4 - 1
+
+
+def test_an_activation_below_0_has_no_bar_and_the_others_have_their_share_of_the_largest():
+    sheet = plots.evolution(of_classes())
+    inked = [(np.asarray(picture)[-1] < 128).all(axis=1).mean() for *_, picture in sheet.pictures]
+    assert inked == [0, 0, 0, 0, 0, 0.25, 0, 1]                                     # epoch by epoch
+
+
+@pytest.mark.parametrize("names", [CLASSES[:2], CLASSES[2:]])
+def test_names_of_rows_lie_beside_their_tiles_however_long_they_are(names):
+    for sheet in (plots.evolution(replace(of_classes(), classes={"fc8": np.array(names)})),
+                  plots.sanity_checks(sanity_checks(classes=np.array(names)))):
+        tops, heights = zip(*((top, picture.height) for _, top, picture in sheet.pictures))
+        baselines = [baseline for _, baseline, *_, align in sheet.texts if align == "right"]
+        for top, height in set(zip(tops, heights)):
+            assert any(top < baseline <= top + height for baseline in baselines)
+        assert all(any(top < baseline <= top + height for top, height in zip(tops, heights)) for baseline in baselines)
+        assert min(left for left, *_ in sheet.pictures) < 160 + 2*plots.MARGIN
+
+
+@pytest.mark.parametrize("views", [strongest(LONG), strongest("Convolution110"), strongest(LONG, CLASSES[:3])])
+def test_no_two_blocks_have_the_same_name_and_none_is_wider_than_its_block(views):
+    said = words(plots.unit_blocks(views))
+    assert len(set(said)) == 3 and all(plots._length(line, LARGE) <= 2*43 for line in said)
+    assert views.classes is not None or [line.split()[-1] for line in said] == ["7", "100", "4095"]
+
+
+@pytest.mark.parametrize("drops, said", [([-7.4e-4, 4e-5], "fall of P: -0.0007 to 4e-05"), ([0, 0.03], "fall of P: 0 to 0.03"),
+                                         ([-0.2, 4e-5], "fall of P where hidden")])
+def test_a_rise_of_p_is_not_called_a_fall(drops, said):
+    found = an_occlusion()
+    found.drops[0] = np.nan
+    found.drops[0, 3:5, 3] = drops
+    assert said in words(plots.occlusion(found))
+
+
+@pytest.mark.parametrize("others, said", [(None, 0), (np.zeros((2, 0, 9, 9, 3), np.float32), 0), (signed_of(2, 1, 9, 9, 3), 2),
+                                          (signed_of(2, 1, 9, 9, 3)*np.array([0, 1])[:, None, None, None, None], 1)])
+def test_others_are_named_where_there_are_some(others, said):
+    lines = words(plots.occlusion(replace(an_occlusion(), others=others)))
+    assert sum("from others" in line for line in lines) == said
+
+
+def test_what_is_drawn_of_nothing_is_a_page_without_it():
+    assert words(plots.captioned([], [], [], "of none")) == ["of none"]
+    assert plots.projections(a_projection(0)).image().size == (plots.MARGIN, 2*plots.MARGIN)
 
 
 def test_a_control_says_what_is_done_to_its_layers_and_the_title_what_a_share_is_a_share_of():
@@ -332,17 +424,37 @@ def test_all_of_a_change_is_written_out_and_lies_on_its_axis():
     assert [text.get_text() for text in moved.get_legend().texts] == ["conv1  100"]
 
 
-@pytest.mark.parametrize("silent, said", [(0, "the 4 strongest projections of 3 units; aliasing"),
-                                          (1, "the 4 strongest projections of 2 units; 1 more never fires; aliasing"),
-                                          (2, "the 4 strongest projections of 1 unit; 2 more never fire; aliasing"),
+@pytest.mark.parametrize("silent, said", [(0, "the strongest projections of 3 units, 4 each; aliasing"),
+                                          (1, "the strongest projections of 2 units, 4 each; 1 more never fires; aliasing"),
+                                          (2, "the strongest projections of 1 unit, 4 each; 2 more never fire; aliasing"),
                                           (3, "none of these 3 units ever fires; aliasing")])
 def test_units_that_never_fire_are_counted_as_what_they_are_and_no_tick_says_more_than_100_percent(silent, said):
     found = a_diagnosis("tiny", 3)
-    found.projections[:silent] = 0
+    found.projections[:silent], found.patches[:silent] = 0, 128
     sheet = plots.diagnostics([found])
     assert sum(line.startswith(f"conv2: {said}") for line in words(sheet)) == 1
     axes = figure_of(sheet.panels[-1][-1])                                          # fc6 has no unit that fires
     assert max(axes.get_yticks()) == 100 < axes.get_ylim()[1] and len(axes.get_yticks()) > 3
+
+
+@pytest.mark.parametrize("missing, lost, said", [(0, 0, "3 units, 4 each"), (2, 0, "3 units, 2 each"), (2, 2, "3 units, 2 each (2 all rectified to 0)"),
+                                                 (0, 4, "3 units, 4 each (4 all rectified to 0)")])
+def test_projections_are_counted_as_they_are_there_and_one_without_anything_still_fires(missing, lost, said):
+    found = a_diagnosis("tiny", 3)
+    found.projections[:, 4 - missing:], found.patches[:, 4 - missing:] = 0, 128          # where there is no picture
+    found.projections[0, :lost] = 0
+    assert f"conv2: the strongest projections of {said}; aliasing -0.008" in words(plots.diagnostics([found]))
+    found.projections[1, 1:], found.patches[1, 1:] = 0, 128
+    assert any(f"3 units, up to {4 - missing} each" in line for line in words(plots.diagnostics([found])))
+
+
+def test_layers_that_one_network_has_are_not_drawn_as_those_of_another():
+    found = [replace(a_diagnosis(name), dead=dict.fromkeys(layers, np.arange(9) < 3)) for name, layers in
+             (("one", ["conv1", "fc7"]), ("two", ["fc7", "fc8"]), ("three", ["fc8"]))]
+    axes = figure_of(plots.diagnostics(found).panels[-1][-1])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["conv1", "fc7", "fc8"]
+    places = [[round(bar.get_x() + bar.get_width()/2) for bar in bars] for bars in axes.containers]
+    assert places == [[0, 1], [1, 2], [2]] and len({bars[0].get_facecolor() for bars in axes.containers}) == 3
 
 
 def figure_of(draw):
@@ -372,13 +484,22 @@ def test_what_follows_a_class_has_its_number_where_the_font_lacks_letters():
     assert sum("class 0" in line for line in said) >= 3 and not any("犬" in line for line in said)
     found = an_evolution(["fc8"])
     said = words(plots.evolution(replace(found, classes={"fc8": np.array(["犬", "owl"])})))
-    assert {"class", "3", "owl"} <= set(said) and "犬" not in said
+    assert {"class 3", "owl"} <= set(said) and "犬" not in said
 
 
 def test_a_class_whose_letters_the_font_lacks_has_its_number():
     figure = plots.confusion(COUNTS, ["Katze", "犬", "café"], [("犬", "café", 77, 977)], "title")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Katze", "class 1", "café"]
     assert any("77 of 977   class 1 → café" in text.get_text() for text in figure.texts)
+
+
+@pytest.mark.parametrize("M", [1, 2, 9])
+def test_the_colours_of_a_confusion_lie_beside_what_stands_below_its_matrix(M):
+    figure = plots.confusion(np.eye(M, dtype=int), [f"class {k}" for k in range(M)], [], "title")
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    assert figure.axes[0].xaxis.label.get_window_extent().x1 < figure.axes[1].get_window_extent().x0
+    assert "none is confused" in figure.texts[1].get_text()
 
 
 def test_a_long_name_keeps_both_ends():
@@ -390,6 +511,16 @@ def test_errors_that_hardly_differ_are_not_drawn_as_if_they_did():
         figure = plots.beside_paper(["a", "b"], [(None, 40.5), (None, 36)], [[(None, error)] for error in errors])
         low, high = figure.axes[1].get_xlim()
         assert low < min(errors) < max(errors) < high and factor*0.999 < high/low < 1.15*factor
+
+
+def test_the_mean_of_errors_is_their_own_and_what_lies_below_the_axis_is_told():
+    for errors, mean, told in (((0.0, 0.1), 0.05, 1), ((0.02, 0.2), 0.11, 1), ((0.0, 0.0), 0.05, 1), ((0.1, 0.3), 0.2, 0)):
+        figure = plots.beside_paper(["a"], [(None, 40.5)], [[(None, error) for error in errors]])
+        dots = figure.axes[1].collections
+        assert dots[1].get_offsets()[0, 0] == pytest.approx(mean)
+        np.testing.assert_allclose(dots[0].get_offsets()[:, 0], np.maximum(errors, 0.05))
+        assert figure.axes[1].get_xlabel().count("less than 0.05 stands at 0.05") == told
+        assert "less" not in figure.axes[0].get_xlabel()
 
 
 @pytest.mark.parametrize("units, columns", [(5, 5), (7, 4), (12, 4), (13, 5), (15, 5), (16, 4), (9, 3)])

@@ -1,6 +1,6 @@
 """Floor 0: work that is done beside the caller's, piece after piece, while that goes on."""
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 
@@ -17,8 +17,9 @@ class Thread:
         self.under_way.append(self.pool.submit(work))
 
     def join(self) -> None:
-        """Wait for all of it. Raises what it has raised."""
+        """Wait for all of it. Raises what the first of it that failed has raised."""
         under_way, self.under_way = self.under_way, []
+        wait(under_way)
         for one in under_way:
             one.result()
 

@@ -20,6 +20,13 @@ def kernels_folder():
     raise Expected("kernels", f"a folder of .cu files beside or inside {here}", "none", "reinstall zfcore")
 
 
+def in_one_piece(source):
+    """The text `source` with kernels/device/ptx.cuh in the place of its #include, for CuPy, whose cache does not notice a changed
+    header."""
+    header = (kernels_folder() / "device" / "ptx.cuh").read_text().replace("#pragma once", "")
+    return source.replace("#include <ptx.cuh>", header)
+
+
 def compile_cubin(kernel, arch):
     """(machine code, log) of the file of `kernel` with its macros, for `arch` such as "sm_90a". The log tells registers,
     shared memory and spills of every kernel in it. Needs NVRTC but no GPU."""
@@ -39,7 +46,7 @@ def cached_cubin(kernel, arch):
     """The path of a file with the machine code, made by NVRTC unless an earlier run left it: a file is named by the
     hash of all that it depends on. It is renamed into place, so two processes may do this at the same time."""
     translation = _translation(kernel, arch)
-    path = cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
+    path = cache_folder() / (hashlib.sha256(repr((nvrtc.build(), translation)).encode()).hexdigest() + ".cubin")
     if not path.exists():
         cubin, _ = nvrtc.compile(*translation)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

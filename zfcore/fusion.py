@@ -108,6 +108,7 @@ def backward_pass(layers, rules):
     for kinds, together in BACKWARD.items():
         last = layers[-len(kinds):]
         if tuple(map(type, last)) == kinds and (
-                rules is None or not set(kinds) & set(rules) and not any(one.parameters for one in last)):
+                rules is None or not any(issubclass(kind, tuple(rules)) for kind in kinds)
+                and not any(one.parameters for one in last)):
             return len(kinds), together
     return 1, None

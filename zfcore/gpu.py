@@ -21,12 +21,15 @@ MINIMAL_DRIVERS = {12: 525, 13: 580}      # of a CUDA version; NVIDIA, CUDA Comp
 
 
 def device():
-    """The current CUDA device as a `Device`, whose arrays launch kernels from now on. Raises Expected as `find_cupy` does."""
+    """The current CUDA device as a `Device`, whose arrays launch kernels from now on. Raises Expected as `find_cupy` does, and
+    for a device that kernels cannot be compiled for."""
     cupy = find_cupy()
     from cupyx import empty_pinned
+    number = cupy.cuda.runtime.getDevice()
+    _architecture(cupy, number)
     MODULES[cupy.ndarray], LAUNCHERS[cupy.ndarray] = cupy, partial(launch, cupy)
     ARCHITECTURES[cupy.ndarray] = lambda: _architecture(cupy, cupy.cuda.runtime.getDevice())
-    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
     return Device("gpu", f"CuPy {cupy.__version__} on {properties['name'].decode()}", cupy.asarray, empty_pinned,
                   partial(prefetch, cupy), partial(capture, cupy), partial(Stream, cupy))
 

@@ -49,9 +49,10 @@ def _same(some, others):
 class _Graph:
     """`work` on `parcel` (see `_parcel`) as a CUDA graph. Making one runs `work` once, for the caller; so does each replay.
 
-    A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, of those that
-    it finds beyond them, for which `capture` looks before each replay, and of the arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
-    again stays with the graph. When the graph goes the pool is emptied: one that is dropped keeps its memory for good.
+    A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has; of those that
+    it finds beyond them, after which `capture` looks before each replay; and of the arrays that it makes, which lie in a memory
+    pool that lives as long as the graph, so that what Python drops and CuPy lends again stays with the graph. When the graph
+    goes the pool is emptied: one that is dropped keeps its memory for good.
 
     While a stream is recorded nothing may wait for the device, copy to it or call cuBLAS, which CuPy refuses then; launches,
     memset and copies within the device are recorded. (CuPy's manual, Stream.begin_capture; CUDA C++ Programming Guide, CUDA

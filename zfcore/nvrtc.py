@@ -6,9 +6,12 @@ CuPy compiles too, but only for the device it sees, and its cache does not notic
 """
 import ctypes
 import functools
+import os
 import re
 
 from zfcore.check import Expected
+
+OLDEST = 80                       # compute capability that has what all kernels are made of: cp.async, mma of BF16 and TF32
 
 
 @functools.cache
@@ -33,6 +36,11 @@ def version():
     return major.value, minor.value
 
 
+def build():
+    """Numbers that tell one NVRTC from another that gives the same version but not, perhaps, the same machine code."""
+    return *version(), os.path.getsize(library()._name)
+
+
 def architectures():
     """The compute capabilities this NVRTC compiles for, (80, 86, 90, ...)."""
     count = ctypes.c_int()
@@ -47,13 +55,22 @@ def architecture(capability, known):
 
     From Hopper on machine code has features that only the very same capability runs (wgmma: sm_90a), so those get the
     "a". A device newer than NVRTC runs the code of the nearest older one of its generation."""
+    if capability < OLDEST:
+        raise Expected("--device gpu", f"a GPU of compute capability {in_words(OLDEST)} or newer", in_words(capability),
+                       "use --device cpu")
     if capability in known:
         return f"sm_{capability}" + ("a" if capability >= 90 else "")
     older = [k for k in known if k//10 == capability//10 and k < capability]
     if not older:
-        raise Expected("CUDA kernels", f"a device of compute capability {', '.join(map(str, known))}", capability,
-                       "a newer NVRTC may know it")
+        raise Expected("--device gpu", f"a GPU for which this NVRTC compiles, of compute capability "
+                       f"{', '.join(in_words(k) for k in known if k >= OLDEST)}", in_words(capability),
+                       "bring a newer NVRTC, or use --device cpu")
     return f"sm_{max(older)}"
+
+
+def in_words(capability):
+    """8.0 of 80."""
+    return f"{capability//10}.{capability % 10}"
 
 
 def compile(source, name, options, headers):

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,7 +31,7 @@ from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.known import mean_of_known
 from zfcore.analysis.occlusion import Occlusion, silent
 from zfcore.analysis.sanity_checks import OTHER_CONDITIONS, SanityChecks
-from zfcore.analysis.top_activations import UnitViews
+from zfcore.analysis.top_activations import MID_GREY, UnitViews
 from zfcore.backend import to_host
 from zfcore.checkpoint import atomic
 from zfcore.deconvnet import Projection
@@ -49,7 +49,7 @@ MARGIN, LABEL, LINE = 24, 22, 15             # pixels between the blocks of a sh
 WIDEST = 1280                                # pixels, of a sheet: a screen; a README shows it at 0.7 of that
 MOST = 2**27                                 # numbers in the tiles of a figure
 DPI = 110
-SMALL, LARGE = 12, 14                        # pixels, of letters
+TINY, SMALL, LARGE = 9, 12, 14               # pixels, of letters
 FORMATS = dict(zip(FIGURES, ({}, {"Date": None}, {"CreationDate": None})))                # and what is left out of each
 STYLE: dict[Any, Any]
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
@@ -157,6 +157,7 @@ def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[in
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
     axes.yaxis.set_minor_formatter(lambda x, _: _digits(x, 2))
     axes.set_xlabel("ranks")
     axes.set_ylabel("seconds a step")
@@ -217,7 +218,7 @@ def unit_blocks(views: UnitViews) -> "Sheet":
     sheet = Sheet(width, -(-len(units)//columns)*down + MARGIN + LINE*len(foot))
     for number, u in enumerate(units):
         left, top = MARGIN + number % columns*across, number//columns*down + LABEL
-        sheet.text(left, top - 5, _fitted(f"{views.layer} {_unit(views, u)}", 2*block, LARGE), size=LARGE)
+        sheet.text(left, top - 5, _block_name(views, u, 2*block), size=LARGE)
         if views.filters is None:
             sheet.picture(left, top, _block(signed_tiles(views.projections[u]), views.pictures[u], side, zoom))
             _say_why(sheet, left, top, views.pictures[u] >= 0, views.projections[u].any(axis=(1, 2, 3)), side, f*zoom)
@@ -245,6 +246,14 @@ def _unit(views, u):
     return f"unit {views.units[u]}" if views.classes is None else named(views.classes[u], views.units[u])
 
 
+def _block_name(views, u, width):
+    """Names of the layer, which is the same for all blocks, and of a unit: what is too long is cut, but never a unit's number."""
+    unit = _unit(views, u)
+    if views.classes is not None:
+        unit = _fitted(unit, width - min(_length(f"{views.layer} ", LARGE), width/3), LARGE)
+    return _fitted(views.layer, width, LARGE, after=f" {unit}")
+
+
 def _silent(layer, names, count):
     """The sentence about units that never fire; "" where there are none."""
     if not names:
@@ -267,7 +276,8 @@ def occlusion(found: Occlusion) -> "Sheet":
     (c) that map's projection from this picture, framed, and from others   (d) P of the class, always from 0 to 1
     where P falls nowhere (a) has no square, where no map fires (b) is of the first one: the titles say so
     then the fall of P where a pixel is hidden, the mean over all squares that hide it, from blue (P rises) to red; its scale
-    reaches at least to 0.1, so that a fall of nothing looks like nothing   (e) the most probable class
+    reaches at least to 0.1, so that a fall of nothing looks like nothing, and the title has its range   (e) the most probable
+    class
 
     A red stroke on a colour bar: the clean picture's value."""
     check.instance("found", found, Occlusion)
@@ -277,14 +287,15 @@ def occlusion(found: Occlusion) -> "Sheet":
     sheet = Sheet(lefts[-1] + side + 172, len(found.pictures)*down + 12)
     for i, label in enumerate(found.labels.tolist()):
         name = str(label) if found.classes is None else named(found.classes[label], label)
-        fall = np.nanmax(np.abs(found.drops[i]))
+        falls = np.nanmin(found.drops[i]), np.nanmax(found.drops[i])
+        pale = max(map(abs, falls)) < LEAST_FALL
         none = bool(silent(found)[i])
         panels = [
             ("(a) hidden where P falls most" if _falls(found, i) else "(a) P falls nowhere", _occluded),
             (f"(b) {f'no {found.layer} map fires; sum of' if none else f'sum of {found.layer}'} map {found.units[i]}", _map_sum),
-            (f"(c) projected: {'nothing '*none}from here (framed), from others", _map_views),
+            (f"(c) projected: {'nothing '*none}from here{' (framed), from others'*bool(_others(found, i))}", _map_views),
             (f"(d) P({name})", _probability),
-            ("fall of P where hidden" + f", {fall:.1g} at most"*bool(fall < LEAST_FALL), _fall),
+            ("fall of P: {:.1g} to {:.1g}".format(*falls) if pale else "fall of P where hidden", _fall),
             ("(e) most probable class", _class_map)]
         heading = _fitted(f"{_picture_name(found, i)}: {name}", sheet.width - 2*MARGIN, LARGE)
         sheet.text(MARGIN, i*down + 18, heading, size=LARGE)
@@ -367,9 +378,14 @@ def _colour_bar(axes, image):
     return bar.ax
 
 
+def _others(found, i):
+    """Views of the map from other pictures; one of 0 alone stands for no picture."""
+    return [] if found.others is None else [view for view in found.others[i] if view.any()]
+
+
 def _map_views(axes, found, i):
     """Each to its own scale; the first, which is the picture's own, in a black frame."""
-    views = [found.views[i], *([] if found.others is None else found.others[i])]
+    views = [found.views[i], *_others(found, i)]
     size, side = views[0].shape[0], 1 if len(views) == 1 else 2
     axes.imshow(montage(np.stack([signed_tiles(view) for view in views]), side, gap=max(1, size//40)))
     axes.add_patch(Rectangle((-0.5, -0.5), size, size, fill=False, ec="black", lw=2, clip_on=False))
@@ -404,7 +420,7 @@ def _class_legend(sheet, left, top, found, i):
     for line, (colour, (name, count)) in enumerate(zip(CLASSES, entries)):
         sheet.picture(left, top + 20*line + 2, np.tile(np.array(matplotlib.colors.to_rgb(colour)), (10, 10, 1)))
         share = f"  {percent(count/counts.sum())}"
-        sheet.text(left + 16, top + 20*line + 11, _fitted(name, sheet.width - left - 18 - _length(share)) + share)
+        sheet.text(left + 16, top + 20*line + 11, _fitted(name, sheet.width - left - 18, after=share))
 
 
 @styled
@@ -424,7 +440,7 @@ def invariance(found: Invariance) -> Figure:
     for (name, steps), letter, axes in zip(found.steps.items(), "abcdef", rows):
         _thumbnails(axes[0], found.pictures[name][:few])
         axes[0].set_title(f"({letter}) {SERIES.get(name, name)}", loc="left", color=INK)
-        curves = [(f"relative distance, {layer}", found.relative[name][:, k], highest[k],
+        curves = [(textwrap.fill(f"relative distance, {_short(layer)}", 31), found.relative[name][:, k], highest[k],
                    f"{layer} is silent: 0 on every clean picture") for k, layer in enumerate(layers)]
         curves.append(("P(class)", found.probabilities[name], 1, ""))
         panels.append([(axis, _curves(axis, steps, values, without)) for axis, (_, values, _, without) in zip(axes[1:], curves)])
@@ -495,8 +511,9 @@ def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sh
               "random"]
     means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
                                                                  for one in found]).mean(axis=0)))
-    texts = [_wrapped(title.replace("_", " "), width)
-             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))]
+    texts = [[*(_fitted(line, width - gap) for line in _wrapped(title.replace("_", " "), width)),
+              *(_fitted(layer, width - gap, after=f": {score:.3f}")
+                for layer, score in zip(first.layers.tolist(), means.get(title, ())))]
              for title in titles]
     head = LINE*max(map(len, texts)) + 14
     sheet = Sheet(pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN)
@@ -509,8 +526,8 @@ def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sh
 def evolution(found: Evolution) -> "Sheet":
     """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
-    the bar below it says, the activation beside the unit's largest; where the unit does not fire, the place says so. Units that
-    never do are counted behind the layer's name. Below, the two numbers of each step."""
+    the bar below it says, the activation beside the unit's largest, without ink where it is not above 0; where the unit does not
+    fire, the place says so. Units that never do are counted behind the layer's name. Below, the two numbers of each step."""
     check.instance("found", found, Evolution)
     sheet = _beside([_strips(found, layer) for layer in found.projections], WIDEST)
     return sheet if len(found.epochs) < 2 else _above(sheet, _steps(found))
@@ -522,13 +539,14 @@ def _strips(found, layer):
     title = f"{layer}: none of these {plural(len(units), 'unit')} ever fires" if not fires.any() else layer
     if 0 < fires.sum() < len(units):
         title += f"  ({(silent := (~fires).sum())} of {plural(len(units), 'unit')} never {'fires' if silent == 1 else 'fire'})"
-    shares = found.values[layer]/np.maximum(found.values[layer].max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    values = np.maximum(found.values[layer], 0)               # of a layer that no ReLU ends, such as the last, some are negative
+    shares = values/np.maximum(values.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     there = found.pictures[layer] >= 0
     tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e])
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)
-    names = [["unit", str(units[u])] if classes is None else named(classes[u], units[u]).split()
+    names = [["unit", str(units[u])] if classes is None else [named(classes[u], units[u])]
              for u in np.flatnonzero(fires)]
     return _table(tiles, title, heads, names, ~there[fires], "does not fire")
 
@@ -545,7 +563,7 @@ def _with_bar(tile, share, side=80):
 def _steps(found):
     """A panel a number: over the later epoch of each step, a line a layer, from dark (layer 1) to light, named at its end."""
     titles = ("change of the projections, 1 - cosine", "units with another strongest picture, %")
-    sheet, epochs = Sheet(1080, 250), found.epochs.tolist()
+    sheet, epochs = Sheet(1110, 250), found.epochs.tolist()
 
     def panel(title, curves, factor):
         def draw(axes):
@@ -553,14 +571,18 @@ def _steps(found):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
                           label=f"{_short(layer, 12)}  {'silent' if np.isnan(row[-1]) else _digits(factor*row[-1], 2)}")
             axes.set_title(title, loc="left")
-            axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
+            steps, each = list(pairwise(epochs)), -(-(len(epochs) - 1)//MOST_STEPS)
+            axes.set_xticks(range(0, len(steps), each), [f"{a} to\n{b}" for a, b in steps[::each]])
             axes.set_xlabel("epochs")
             axes.set_ylim(0, 1.02*np.nanmax([factor, *(factor*step for row in curves.values() for step in row)]))
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8, title="the last step", title_fontsize=8)
         return draw
-    for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
+    for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 600), titles, (found.change, found.moved), (1, 100)):
         sheet.panel(left, 24, 330, 150, panel(title, curves, factor))
     return sheet
+
+
+MOST_STEPS = 7                               # that are named below a panel, as many as the paper's eight epochs have
 
 
 def diagnostics(found: Sequence[Diagnosis]) -> "Sheet":
@@ -583,32 +605,41 @@ def _first_layer(one, per_filter, what):
 
 
 def _second_layer(one):
-    k, fires = one.projections.shape[1], np.abs(one.projections).any(axis=(1, 2, 3, 4))
-    title = f"{one.layer}: the {k} strongest projections of {plural(fires.sum(), 'unit')}"
+    projected = one.projections.any(axis=(2, 3, 4))                            # (U,k)
+    there = projected | (one.patches != MID_GREY).any(axis=(2, 3, 4))          # where there is no picture, all is mid-grey
+    fires, most = there.any(axis=1), max(1, there.sum(axis=1).max())
+    each = "up to "*bool((there[fires].sum(axis=1) < most).any()) + str(most)
+    title = f"{one.layer}: the strongest projections of {plural(fires.sum(), 'unit')}, {each} each"
+    if lost := (there & ~projected).sum():
+        title += f" ({lost} all rectified to 0)"
     if not fires.any():
         title = f"{one.layer}: none of these {plural(len(fires), 'unit')} ever fires"
     elif not fires.all():
         title += f"; {(silent := (~fires).sum())} more never {'fires' if silent == 1 else 'fire'}"
     if np.isfinite(one.aliasing):
         title += f"; aliasing {one.aliasing:.3f}"
-    there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere
-    zoom, side = max(1, round(45/one.projections.shape[2])), int(np.ceil(np.sqrt(k)))
-    units = [_block(signed_tiles(one.projections[u]), there[u], side, zoom) for u in np.flatnonzero(fires)]
+    zoom, side = max(1, round(45/one.projections.shape[2])), int(np.ceil(np.sqrt(most)))
+    units = [_block(signed_tiles(one.projections[u, :most]), there[u, :most] - 1, side, zoom) for u in np.flatnonzero(fires)]
     columns = min((5, 4, 3), key=lambda columns: -len(units) % columns)           # with the fewest empty places in the last row
     return _titled(montage(np.stack(units), columns, gap=6) if units else np.ones((1, 1, 3)), title)
 
 
 def _statistics(found):
     """RMS of the filters, spectrum of layer 1, dead units of each layer; a colour a network."""
-    sheet, ticks = Sheet(1240, 250), list(found[0].dead)
+    ticks = list(dict.fromkeys(layer for one in found for layer in one.dead))
+    names = [_short(layer, 8) for layer in ticks]
+    width = 335                                                            # of a panel
+    turn = 90*(sum(map(_length, names)) > width)                           # degrees
+    sheet = Sheet(1240, 270 if turn else 250)
+    looks, apart = list(zip(found, cycle((TRAIN, VAL, UNTRAINED, GREY)))), 0.76/max(2, len(found))
 
     def sizes(axes):
-        for one, colour in zip(found, (TRAIN, VAL)):
+        for one, colour in looks:
             axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{_short(one.name)}: max/median {one.dominance_in_words()}")
         axes.set_title("RMS of layer 1's filters, sorted", loc="left")
 
     def spectra(axes):
-        for one, colour in zip(found, (TRAIN, VAL)):
+        for one, colour in looks:
             low, mid, high = (100*share for share in one.bands().values())
             axes.stairs(100*mean_of_known(one.spectrum)[0], one.edges, color=colour, lw=1.5, label=f"{_short(one.name)}: "
                         + (f"low {low:.0f}, mid {mid:.0f}, high {high:.0f} %" if one.rms.any() else "none, all filters are 0"))
@@ -616,14 +647,14 @@ def _statistics(found):
         axes.set_xlabel("cycles a pixel")
 
     def dead(axes):
-        for number, (one, colour) in enumerate(zip(found, (TRAIN, VAL))):
-            places = np.arange(len(one.dead)) + (number - (len(found) - 1)/2)*0.38
+        for number, (one, colour) in enumerate(looks):
+            places = [ticks.index(layer) + (number - (len(found) - 1)/2)*apart for layer in one.dead]
             shares = [100*of.mean() for of in one.dead.values()]
-            axes.bar(places, shares, 0.36, color=colour, label=_short(one.name))
+            axes.bar(places, shares, 0.95*apart, color=colour, label=_short(one.name))
             for place, share in zip(places, shares):
-                axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
+                axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK, rotation=turn)
         axes.set_title("units that never fire, %" if ticks else "no layer ends in a ReLU", loc="left")
-        axes.set_xticks(range(len(ticks)), [_short(layer, 8) for layer in ticks], fontsize=8)
+        axes.set_xticks(range(len(ticks)), names, fontsize=8, rotation=turn)
         axes.yaxis.set_visible(bool(ticks))
         axes.set_ylim(0, max(axes.get_ylim()[1], 1))
 
@@ -638,7 +669,7 @@ def _statistics(found):
             axes.legend(loc="upper right", fontsize=7)
         return inside
     for number, draw in enumerate((with_legend(sizes), with_legend(spectra), with_legend(dead) if ticks else dead)):
-        sheet.panel(MARGIN + 40 + 400*number, 24, 335, 170, draw)
+        sheet.panel(MARGIN + 40 + 400*number, 24, width, 170, draw)
     return sheet
 
 
@@ -662,9 +693,9 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
             heads[0].append("")
             for head, share in zip(heads[1:], mean_of_known(shares)[0]):
                 head.append(f"in {word} {100*share:.0f} %" if np.isfinite(share) else f"in {word} nothing")
-    names = [["unit", str(found.units[k])] if found.classes is None else named(found.classes[k], found.units[k]).split()
-             for k in rows]
-    return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
+    names = [[found.layer, "unit", str(found.units[k])] if found.classes is None
+             else [found.layer, named(found.classes[k], found.units[k])] for k in rows]
+    return _table(tiles, ", ".join(title), heads, names, np.zeros(tiles.shape[:2], bool), "")
 
 
 def condition_in_words(condition: str) -> str:
@@ -689,9 +720,10 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     if has_names:
         margin += int(max(map(_length, names.values())))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
-    lines = ["most confused:", *(f"{count} of {of}   {_fitted(names[true], 170)} → {_fitted(names[taken], 170)}"
+    lines = ["most confused:" if pairs else "none is confused", *(f"{count} of {of}   {_fitted(names[true], 170)} → {_fitted(names[taken], 170)}"
                                  for true, taken, count, of in pairs[:min(40, panel//17 - 1)])]
-    listed = left + side + 110                                            # where they begin
+    across = max(side, 120)                                               # a single cell is narrower than what stands below it
+    listed = left + across + 110                                          # where they begin
     width = int(listed + 1.05*max(map(_length, lines))) + MARGIN          # matplotlib's letters are a little wider than PIL's
     title = textwrap.wrap(printable(title), int(width/7.5))
     top = 15*len(title) + 25
@@ -710,7 +742,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
         colours = matplotlib.colors.LinearSegmentedColormap.from_list(word, [pale, colour])
         image = axes.imshow(np.ma.array(shares, mask=~shown | (counts == 0)), cmap=colours, interpolation="nearest",
                             norm=matplotlib.colors.PowerNorm(0.5, 0, 1))
-        bar = figure.colorbar(image, cax=place(left + side + 25 + 18*k, top, 11, min(panel, 400)))
+        bar = figure.colorbar(image, cax=place(left + across + 25 + 18*k, top, 11, min(panel, 400)))
         bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"] if k else [""]*6)
         bar.ax.set_xlabel(word, rotation=90, fontsize=7, color=INK)
         bar.ax.tick_params(labelsize=7, length=2 if k else 0, colors=INK)
@@ -827,7 +859,7 @@ def captioned(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence
     is in the colour of an error where `right` is False."""
     lines = title.split("\n")
     n, head = len(pictures), LINE*len(lines) + 14
-    tall = round(side*pictures[0].shape[0]/pictures[0].shape[1])
+    tall = round(side*pictures[0].shape[0]/pictures[0].shape[1]) if n else 0
     across, down = side + 14, tall + 48
     width = max(min(n, columns)*across - 14, *(int(_length(line)) for line in lines))
     sheet = Sheet(width + 2*MARGIN, head + -(-n//columns)*down + MARGIN)
@@ -843,7 +875,8 @@ def captioned(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence
 @styled
 def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[Sequence[Errors]]) -> Figure:
     """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
-    factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
+    factors; what is below LEAST_ERROR stands there, as the axis then says. Behind a row its validation error and the rank of it:
+    where the ranks agree, so does the order of the rows.
 
     paper  R pairs (training, validation) error, None where there is none    ours  for each row such pairs, one a seed"""
     figure, panels = _subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True)
@@ -852,21 +885,24 @@ def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[
         ranked = sorted(mean for mean in means if mean is not None)
         for place, (row, mean) in enumerate(zip(rows, means)):
             for column, colour, lift in ((0, TRAIN, 0.13), (1, VAL, -0.13)):
-                values = [max(pair[column], LEAST_ERROR) for pair in row if pair[column] is not None]
+                values = [pair[column] for pair in row if pair[column] is not None]
                 if values:
-                    axes.scatter(values, [place + lift]*len(values), s=10, color=colour, alpha=0.45, lw=0)
-                    axes.plot([min(values), max(values)], [place + lift]*2, color=colour, lw=1)
-                    axes.scatter([_mean(values)], [place + lift], s=30, color=colour, zorder=3)
+                    at = np.maximum(values, LEAST_ERROR)
+                    axes.scatter(at, [place + lift]*len(at), s=10, color=colour, alpha=0.45, lw=0)
+                    axes.plot([at.min(), at.max()], [place + lift]*2, color=colour, lw=1)
+                    axes.scatter([max(_mean(values), LEAST_ERROR)], [place + lift], s=30, color=colour, zorder=3)
             if mean is not None:
                 axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(),
                           va="center", fontsize=8, color=INK)
         several = any(len(row) > 1 for row in rows)
-        axes.set(xscale="log", xlabel="top-1 error, %" + several*"  (mean, and every seed)", ylim=(len(labels) - 0.5, -0.5))
+        beyond = any(error is not None and error < LEAST_ERROR for row in rows for pair in row for error in pair)
+        axes.set(xscale="log", xlabel="top-1 error, %" + several*"  (mean, and every seed)"
+                 + beyond*f"\nless than {LEAST_ERROR} stands at {LEAST_ERROR}", ylim=(len(labels) - 0.5, -0.5))
         axes.set_title(title, loc="left")
         low, high = axes.get_xlim()
         if high < LEAST_RATIO*low:
             low, high = axes.set_xlim(*np.sqrt(low*high)*np.array([LEAST_RATIO**-0.5, LEAST_RATIO**0.5]))
-        axes.xaxis.set_major_locator(_whole_numbers(6) if high < 1.5*low else FixedLocator(ERRORS))
+        axes.xaxis.set_major_locator(_whole_numbers(6) if high < 1.5*low else FixedLocator(_ticks_apart(low, high)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
@@ -879,9 +915,20 @@ def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[
     return figure
 
 
-ERRORS = 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100     # %: places of ticks
+def _ticks_apart(low, high):
+    """Places of ticks from `low` to `high` %: as many as leave room for their numbers."""
+    for ticks in ERRORS:
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if all(later >= before*(high/low)**LEAST_GAP for before, later in pairwise(inside)):
+            break
+    return inside
+
+
+ERRORS = ((0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100),         # %, the more distant the ends of an axis
+          (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100), (0.1, 1, 10, 100))           # are, the fewer ticks
+LEAST_GAP = 1/12                             # of an axis' length, between two ticks
 LEAST_RATIO = 1.125                          # of an axis' ends: of the paper's own table 2; less would make much of chance
-LEAST_ERROR = 0.05                           # %: what a row without errors is drawn at, as a logarithm has no 0
+LEAST_ERROR = 0.05                           # %: where an error of 0 is drawn, as a logarithm has no 0
 
 
 def _mean(values):
@@ -960,11 +1007,14 @@ class Sheet:
 
 
 def _table(tiles, title, heads, names, empty, word):
-    """Tiles (R,C,h,w,3) in 0..1 as a Sheet: rows with their names (lists of lines) at the left, columns with their heads above;
-    of no tiles the title alone. Where `empty` (R,C), there is no tile, and the word why."""
+    """Tiles (R,C,h,w,3) in 0..1 as a Sheet: rows with their names at the left, columns with their heads (lists of lines) above;
+    of no tiles the title alone. A name is a list of texts, each on a line of its own, but for the last, which has as many as a
+    tile is high. Where `empty` (R,C), there is no tile, and the word why."""
     if not tiles.size:
         return _titled(np.ones((1, 1, 3)), title, LARGE)
     (R, C, height, width), gap = tiles.shape[:4], 4
+    names = [[*(_fitted(text, ROW_NAME) for text in first), *_fitted_lines(last, ROW_NAME, max(1, height//LINE - len(first)))]
+             for *first, last in names]
     across, down = max(width + gap, int(max(map(_length, sum(heads, [])))) + 8), height + gap    # from one to the next
     left, top = 10 + int(max(map(_length, sum(names, [])))), LINE*max(map(len, heads)) + 8 + (LABEL if title else 0)
     sheet = Sheet(max(left + C*across, left + _length(title, LARGE) + 1), top + R*down - gap)
@@ -981,11 +1031,15 @@ def _table(tiles, title, heads, names, empty, word):
     return sheet
 
 
+ROW_NAME = 160                               # pixels of a row's name: of ImageNet's classes, four lines have the longest
+
+
 def _word(sheet, left, top, width, height, text, colour=INK):
-    """A few words in a place of width x height pixels, in lines about its middle."""
-    lines = _wrapped(text, width - 4)
+    """A few words in a place of width x height pixels, in lines about its middle; in smaller letters where one is too wide."""
+    size = SMALL if all(_length(word) <= width - 4 for word in text.split()) else TINY
+    lines = _wrapped(text, width - 4, size)
     first = top + (height - LINE*len(lines))//2 + SMALL
-    sheet.text(left + 2, first, lines, colour)
+    sheet.text(left + 2, first, lines, colour, size)
 
 
 def _enlarged(tiles, side):
@@ -1010,7 +1064,7 @@ def _beside(sheets, widest):
         if rows[-1] and sum(each.width + MARGIN for each in rows[-1]) + one.width + 2*MARGIN > widest:
             rows.append([])
         rows[-1].append(one)
-    heights = [max(each.height for each in row) + MARGIN for row in rows]
+    heights = [max((each.height for each in row), default=0) + MARGIN for row in rows]
     page = Sheet(max(sum(each.width + MARGIN for each in row) for row in rows) + MARGIN, sum(heights) + MARGIN)
     for row, top in zip(rows, np.cumsum([MARGIN, *heights]).tolist()):
         left = MARGIN
@@ -1065,15 +1119,23 @@ def _length(text, size=SMALL):
     return _font(size).getlength(printable(text))
 
 
-def _fitted(text, width, size=SMALL):
-    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis: at any letter, so that of a name, which
-    may be its last word, there is as much as fits."""
-    left = text = printable(text)
-    if _length(text, size) <= width:
-        return text
-    while left and _length(left + "…", size) > width:
-        left = left[:-1]
-    return left.rstrip() + "…"
+def _fitted(text, width, size=SMALL, after=""):
+    """`text` and `after`, printable, in `width` pixels. Where they are wider, `text` is without some of its middle: as many
+    letters as there is room for stay, two at its beginning to one at its end, as names may differ at either."""
+    text, after = printable(text), printable(after)
+    said, kept = text + after, len(text)
+    while kept and _length(said, size) > width:
+        kept -= 1
+        said = f"{text[:kept - kept//3].rstrip()}…{text[len(text) - kept//3:].lstrip()}{after}"
+    return said
+
+
+def _fitted_lines(text, width, most):
+    """`text` in lines of at most `width` pixels, `most` of them at most."""
+    lines = _wrapped(text, width)
+    if len(lines) > most:
+        lines[most - 1:] = [" ".join(lines[most - 1:])]
+    return [_fitted(line, width) for line in lines]
 
 
 def _wrapped(text, width, size=SMALL):

@@ -260,10 +260,10 @@ def test_of_a_distance_that_is_rounding_there_is_no_rise_and_other_pictures_keep
 
 @pytest.mark.parametrize("change, sentence", [
     ({"labels": [4]}, "labels: .*0 to 3"), ({"labels": [0, 1]}, "labels"), ({"layers": ["conv9"]}, "one of conv1, relu1"),
-    ({"batch_size": 0}, "batch size")])
+    ({"batch_size": 0}, "batch size"), ({"series": {"one": series([0.0])}}, "series one: steps: expected two or more, got 1")])
 def test_what_cannot_be_is_refused(change, sentence):
     with pytest.raises(Expected, match=sentence):
-        invariance(Trained(shift_invariant(), MEAN), [blob()], series={"none": series([0.0, 1])}, **change)
+        invariance(Trained(shift_invariant(), MEAN), [blob()], **{"series": {"none": series([0.0, 1])}, **change})
 
 
 # ------------------------------------------------------------------------------------- layers that are silent on a picture

@@ -330,6 +330,8 @@ def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
     assert correlation_with_projection(replace(found, projections=signed)) == pytest.approx(1, abs=1e-6)
     constant = replace(found, projections=np.zeros_like(found.projections))
     assert np.isnan(correlation_with_projection(constant))
+    for sums in (0.1, 0.3, 7e6):                                                          # whose means are rounded
+        assert np.isnan(correlation_with_projection(replace(found, sums=np.full_like(found.sums, sums)))), sums
     three = correlation_with_other_projections([found, shifted, constant])               # each with the one before it
     assert np.isnan(three[0]) and three[1] == pytest.approx(1, abs=1e-6) and three[2] == correlation_with_projection(shifted)
 
@@ -408,7 +410,7 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
         shades.append(np.ptp(sheet[2*LABEL + 230 + 25 + 5*20 + 2, MARGIN + 272 + 5*20 + 2]))
     assert shades[0] < 5 and shades[1] > 60
     assert said[0] == "picture 7: a bright one" and "(d) P(a bright one)" in said
-    assert "fall of P where hidden, 2e-05 at most" in said and "fall of P where hidden" in said
+    assert "fall of P: 0 to 2e-05" in said and "fall of P where hidden" in said
 
 
 def silent_one():
@@ -427,7 +429,7 @@ def test_where_no_map_fires_and_p_falls_nowhere_titles_and_the_sentence_say_so(m
     assert silent(found).tolist() == [True, True, False] and found.units.tolist() == [0, 0, 0]
     assert [sum(line.startswith(title) for line in said) for title in (
         "(a) P falls nowhere", "(a) hidden where P falls most", "(b) no conv1 map fires; sum of map 0", "(b) sum of conv1 map 0",
-        "(c) projected: nothing from here (framed)", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
+        "(c) projected: nothing from here", "(c) projected: from here")] == [2, 1, 2, 1, 2, 1]
     shown = lambda i: plots._occluded(type("", (), {"imshow": lambda self, pixels, extent: panels.append(pixels)})(), found, i)
     for i in (0, 2):
         shown(i)

@@ -1,10 +1,12 @@
 """One pass finds the strongest pictures of every unit; their projections and patches are cropped to the unit's field."""
+import copy
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from zfcore import plots, results
-from zfcore.analysis.top_activations import TopActivations, merge, top_activations, unit_views
+from zfcore.analysis.top_activations import TopActivations, fingerprint, merge, top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import SEEN, Pictures
 from zfcore.data.transforms import CorruptImage
@@ -83,6 +85,13 @@ def same(a, b):
         for layer in one:
             assert one[layer].dtype == other[layer].dtype
             np.testing.assert_array_equal(one[layer], other[layer], f"{name} {layer}")
+
+
+def test_a_pass_in_another_precision_is_another_pass(network, found):
+    twin = copy.deepcopy(network)
+    assert fingerprint(Trained(twin, MEAN), pictures_of(Noise()), K, 8) == found.fingerprint
+    twin[LAYERS[0]].precision = "tf32"
+    assert fingerprint(Trained(twin, MEAN), pictures_of(Noise()), K, 8) == found.fingerprint + " tf32"
 
 
 # ------------------------------------------------------------------------------------------------------- the pass
@@ -198,7 +207,7 @@ def test_a_file_of_another_pass_is_refused_and_untouched(network, tmp_path):
     scan(network, file=file, layers=["conv1"])
     before = file.read_bytes()
     for options in ({"k": K + 1}, {"batch_size": 9}, {"dataset": Noise(COUNT - 1)}):
-        with pytest.raises(Expected, match="one of another network, data set, k or batch size; remove it, or"):
+        with pytest.raises(Expected, match="one of another network, data set, k, batch size or precision; remove it, or"):
             scan(network, file=file, **options)
     with pytest.raises(Expected, match="one of another network"):
         scan(small(seed=1), file=file)

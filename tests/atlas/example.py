@@ -4,6 +4,7 @@
 import json
 import shutil
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,12 @@ def write(root, classes=HOSTILE, layers=LAYERS, pictures=3, nulls=False, compare
     pages = file_names([name for name, *_ in layers])
     receive(root, "network", network(root, random, classes, layers, pages, pictures, nulls, compare))
     for k, page in enumerate(pages):
-        receive(root, f"layer-{page}", layer(root, random, classes, layers, k, nulls))
+        found = layer(root, random, classes, layers, k, nulls)
+        described = random.normal(0, 1, (len(found["units"]), 12))*~np.array(found["dead"])[:, None]
+        described /= np.maximum(np.linalg.norm(described, axis=1, keepdims=True), 1e-9)
+        receive(root, f"layer-{page}", found | {"alike": alike(described, found["dead"])})
+        receive(root, f"likeness-{page}", {"length": 12, "described": b64encode(
+            np.rint(32767*described).astype("<i2").tobytes()).decode()})
         if compare and not nulls:
             receive(root, f"compare-{page}", other(root, random, layers[k]))
     numbers = range(200)
@@ -69,9 +75,10 @@ def network(root, random, classes, layers, pages, pictures, nulls, compare):
         sheets(root, "cover", random, 8*len(layers), 8, len(layers), projection, 64, name="sheets/cover.webp")
     label = (lambda n: n % len(classes)) if classes else (lambda n: -1)
     return {
-        "format": "zfcore atlas", "version": 3, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>",
+        "format": "zfcore atlas", "version": 4, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>",
         "run": "runs/small",
-        "epoch": 9, "input": [3, INPUT, INPUT], "data": None if nulls else "drawn:combinations", "part": "val", "total": 200,
+        "epoch": 9, "input": [3, INPUT, INPUT], "grey": False,
+        "data": None if nulls else "drawn:combinations", "part": "val", "total": 200,
         "classes": classes, "outputs": len(classes), "shares": [1/len(classes)]*len(classes) if classes and not nulls else None,
         "labelled": bool(classes) and not nulls,
         "errors": None if nulls else {"top1": 1.5, "top5": None, "on": "200 pictures of the val part"},
@@ -84,7 +91,7 @@ def network(root, random, classes, layers, pages, pictures, nulls, compare):
                                      "units": {name: row for (name, *_), row in zip(layers, rows)}},
         "curves": None if nulls else {"file": "curves.svg", "alt": "loss falls over nine epochs"},
         "pictures": [{"number": n, "name": f"val/<b>{n}</b>.png", "label": label(n)} for n in range(3, 3 + pictures)],
-        "compare": {"name": "small, untrained", "run": "runs/other",
+        "compare": {"name": "small, untrained", "run": "runs/other", "epoch": 0,
                     "layers": [{"name": name, "other": name, "mean": 0.83 - k/10} for k, (name, *_) in enumerate(layers)]}
                    if compare and not nulls else None}
 
@@ -127,7 +134,6 @@ def layer(root, random, classes, layers, k, nulls):
         "sheets": {"side": wide, "rows": 8, "columns": TOP,
                    "projection": sheets(root, f"{page}-projection", random, U*TOP, TOP, 8, projection, wide),
                    "patch": sheets(root, f"{page}-patchs", random, U*TOP, TOP, 8, photo, wide)},
-        "alike": [alike(p, U) for p in range(U)],
         "map": None if nulls else [[None, None] if d else random.uniform(0, 1, 2).round(3).tolist() for d in dead],
         "inputs": net(below), "outputs": net(above),
         "checks": None if nulls else {
@@ -140,10 +146,13 @@ def layer(root, random, classes, layers, k, nulls):
             "sheets": sheets(root, f"{page}-evolution", random, U*len(EPOCHS), len(EPOCHS), 8, projection, wide)}}
 
 
-def alike(p, U):
-    """The nearest of U units in a ring."""
-    found = {(p + d*side) % U: d for d in (4, 3, 2, 1) for side in (-1, 1)}
-    return [[q, round(0.9 - d/10, 2)] for d, q in sorted((d, q) for q, d in found.items() if q != p)]
+def alike(described, dead):
+    """Of each unit the eight with the largest cosines."""
+    cosines, found = described @ described.T, []
+    for p, of_unit in enumerate(cosines):
+        near = [] if dead[p] else sorted((-of_unit[q], q) for q in range(len(dead)) if q != p and not dead[q])
+        found.append([[q, round(-minus, 5)] for minus, q in near[:8]])
+    return found
 
 
 def other(root, random, layer):

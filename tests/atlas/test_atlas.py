@@ -1,5 +1,6 @@
 """An atlas says what the analyses say, is whole or goes on where it stopped, and writes over nothing."""
 import shutil
+from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.atlas import sheets
 from zfcore.atlas.layer_page import CONTROLS
+from zfcore.atlas.network_page import all_see_all, sees_grey
 from zfcore.check import Expected
+from zfcore.layers import Conv, Flatten, Linear
+from zfcore.network import Network
 from zfcore.plots import signed_tiles
 
 LAYERS = ["conv1", "conv2", "fc6", "fc8"]
@@ -53,7 +57,7 @@ def named(value):
 def test_every_file_that_data_name_is_there_and_no_other(made, told):
     pages = {path for path in files(made) if path.startswith(("page/", "data/")) or path in ("index.html", "atlas.json")}
     assert set(files(made)) - pages == named(told)
-    assert set(told) == {"network", "whole", *(f"layer-{layer}" for layer in LAYERS), "picture-0", "picture-8", "picture-16"}
+    assert set(told) == {"network", "whole", *(f"{kind}-{layer}" for layer in LAYERS for kind in ("layer", "likeness")), "picture-0", "picture-8", "picture-16"}
 
 
 def test_sheets_have_the_tiles_that_data_speak_of(made, told):
@@ -76,7 +80,7 @@ def test_sheets_have_the_tiles_that_data_speak_of(made, told):
 def test_its_numbers_are_those_of_the_analyses(run, told):
     model = trained.open(run, "cpu")
     pictures = model.pictures(workers=0)
-    top = top_activations(model, pictures, LAYERS, 9, batch_size=8)
+    top = top_activations(model, pictures, LAYERS, 10, batch_size=8)         # as many as classes are counted of
     for layer in LAYERS:
         page, first = told[f"layer-{layer}"], top.first(9, layer)
         np.testing.assert_allclose(page["values"], first.values[layer], rtol=1e-4)
@@ -114,6 +118,74 @@ def test_weights_are_told_from_both_ends(run, told):
         np.testing.assert_allclose([w for _, w in of_unit], [weights[i, u] for i, _ in of_unit], rtol=1e-4)
     for i, of_unit in enumerate(up):
         assert [u for u, _ in of_unit] == np.argsort(-np.abs(weights[i]), kind="stable")[:8].tolist()
+
+
+def test_likeness_of_any_two_units_is_kept_to_four_digits(run, told):
+    """Cosines of the mean projections, which of a field of 5 pixels are not shrunk; the eight most alike are theirs."""
+    model = trained.open(run, "cpu")
+    pictures = model.pictures(workers=0)
+    top = top_activations(model, pictures, LAYERS, 9, batch_size=8)
+    for layer in ("conv1", "conv2"):
+        flat = unit_views(model, pictures, top, layer, np.arange(len(top.values[layer]))).projections.astype(float)
+        flat = flat.reshape(*flat.shape[:2], -1)
+        mean = (flat/np.maximum(np.linalg.norm(flat, axis=2, keepdims=True), 1e-30)).mean(axis=1)
+        mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-30)
+        kept = told[f"likeness-{layer}"]
+        described = np.frombuffer(b64decode(kept["described"]), "<i2").reshape(len(mean), kept["length"])/32767
+        if layer == "conv1":
+            np.testing.assert_allclose(described @ described.T, mean @ mean.T, atol=1e-4)
+        for p, alike in enumerate(told[f"layer-{layer}"]["alike"]):
+            assert all(abs(described[p] @ described[q] - cosine) < 1e-4 for q, cosine in alike)
+    assert not described[2].any()                          # it never fires
+
+
+@pytest.mark.parametrize("shape, layers, whole", [
+    ((3, 9, 9), [Conv("only", 2, K=9)], True), ((3, 9, 9), [Conv("only", 2, K=9, P=1)], False),
+    ((3, 9, 9), [Conv("only", 2, K=11, P=2)], True), ((3, 9, 9), [Conv("only", 2, K=11, P=3)], False),
+    ((3, 9, 9), [Flatten("flat"), Linear("only", 2)], True), ((3, 9, 7), [Conv("only", 2, K=8, P=1)], False)])
+def test_units_see_the_whole_picture_only_where_every_place_of_the_layer_does(shape, layers, whole):
+    """Beside the slopes: the pixels that any output moves with."""
+    network = Network("n", shape, layers).init(0, "he")
+    network["only"].parameters["w"][:] = 1
+    x, moved = np.zeros((*shape, 1), np.float32), []
+    before = network.forward(x)[0].reshape(-1)
+    for at in np.ndindex(shape[1:]):
+        there = x.copy()
+        there[(0, *at)] = 1
+        moved.append(network.forward(there)[0].reshape(-1) != before)
+    assert all_see_all(network, "only") == whole == bool(np.all(moved))
+
+
+@pytest.mark.parametrize("first", [[Conv("only", 4, K=3, P=1)], [Flatten("flat"), Linear("only", 4)]])
+def test_a_network_that_sees_only_the_grey_of_its_pictures_is_known_by_its_weights(first):
+    network = Network("n", (3, 5, 5), first).init(0, "he")
+    assert not sees_grey(network)
+    w = network["only"].parameters["w"]
+    by_colour = w.reshape(3, -1)
+    by_colour[:] = by_colour[0]*np.array([0.299, 0.587, 0.114], np.float32)[:, None]
+    picture = np.random.default_rng(0).uniform(0, 255, (3, 5, 5, 1)).astype(np.float32)
+    grey = np.broadcast_to(np.tensordot([0.299, 0.587, 0.114], picture, 1), picture.shape).astype(np.float32)
+    np.testing.assert_allclose(network.forward(picture)[0], network.forward(grey)[0], rtol=1e-3, atol=1e-2)
+    assert sees_grey(network)
+    w[:] = 0
+    assert not sees_grey(network) and not sees_grey(Network("n", (1, 5, 5), [Conv("only", 4, K=3)]).init(0, "he"))
+
+
+def test_with_few_pictures_of_a_class_units_are_of_classes_all_the_same(run, tmp_path):
+    """Of fewer than ten pictures nothing is said: so many are counted, though nine are shown and a class has fewer."""
+    found = values(make(run, tmp_path/"atlas", "--layers", "conv1", "fc8", "--limit-per-class", "4"))
+    for layer in ("conv1", "fc8"):
+        page = found[f"layer-{layer}"]
+        assert all((count == 10) == (one is not None) for count, one in zip(page["counted"], page["selectivity"]))
+        assert 10 in page["counted"] and max(page["common"]) >= 0 and len(page["values"][0]) == 9
+    assert not any("selectivity" in note for note in found["network"]["notes"])
+
+
+def test_where_selectivity_is_known_of_no_unit_the_first_page_says_why(run, tmp_path):
+    found = values(make(run, tmp_path/"atlas", "--layers", "conv1", "--limit-per-class", "3"))
+    assert found["layer-conv1"]["selectivity"] == [None]*6
+    assert [note for note in found["network"]["notes"] if "selectivity" in note] == [
+        "Nothing is said of selectivity and of classes of units, as none fires for 10 pictures or more."]
 
 
 def test_controls_are_those_of_the_sanity_checks_also_of_a_layer_below_all_pools(run, told):
@@ -233,7 +305,7 @@ def test_without_its_pictures_it_is_drawn_from_what_was_kept(run, told, tmp_path
     shutil.copy(tmp_path/"other"/"best.h5", tmp_path/"run"/"best.h5")
     found = values(make(tmp_path/"run", tmp_path/"atlas"))
     page, network, full = found["layer-conv2"], found["network"], told["layer-conv2"]
-    assert set(found) == {"network", "whole", "layer-conv2"} and page["units"] == [1, 2, 3, 4, 5]
+    assert set(found) == {"network", "whole", "layer-conv2", "likeness-conv2"} and page["units"] == [1, 2, 3, 4, 5]
     assert [page[key] for key in ("values", "pictures")] == [full[key][1:6] for key in ("values", "pictures")]
     assert page["histogram"] is page["checks"] is None and "are not to be had" in network["notes"][0] and found["whole"]["place"] == {}
     assert found["whole"]["names"] == {n: told["whole"]["names"][n] for n in found["whole"]["names"]}

@@ -257,12 +257,56 @@ def test_units_are_sorted(visit, root):
     assert sorted(shown) == sorted(named) and changes == len(set(named)) - 1              # equal ones stand together
     page.select_option("#order", "likeness")
     page.fill("#like", "7")
-    assert numbers(visit)[:9] == [7] + [position for position, _ in layer["alike"][7]]
+    visit.until("document.querySelector('.grid .number').textContent === '7'")
     page.locator(".grid .unit").first.click()
     visit.shown("#conv3/7")
     page.keyboard.press("Escape")
     visit.shown("#conv3")
     assert numbers(visit)[0] == 7                  # as it was left
+
+
+def cosines(root, name):
+    """Of all units of a layer, from what its file of descriptors holds."""
+    kept = data(root, f"likeness-{name}")
+    described = np.frombuffer(base64.b64decode(kept["described"]), "<i2").reshape(-1, kept["length"])/32767
+    return described @ described.T
+
+
+def test_a_layer_is_sorted_by_the_cosines_with_a_unit_to_its_last(visit, root):
+    layer, of = data(root, "layer-block%2Fconv2"), cosines(root, "block%2Fconv2")[7]
+    expected = [7] + sorted((p for p in range(39) if p != 7), key=lambda p: -of[p]) + [39]                # 39 is dead
+    page = visit.visit("#block%2Fconv2/7")
+    page.get_by_text("the whole layer by likeness").click()
+    visit.shown("#block%2Fconv2")
+    assert numbers(visit) == expected and expected[1:9] == [unit for unit, _ in layer["alike"][7]]
+    assert visit.texts(".grid .line") == ["this one"] + [f"{of[p]:.2f}".replace("-", "−") for p in expected[1:-1]] + ["dead"]
+    page.fill("#like", "8")
+    visit.until("document.querySelector('.grid .number').textContent === '8'")
+    assert numbers(visit)[1] == max((p for p in range(39) if p != 8), key=lambda p: cosines(root, "block%2Fconv2")[8][p])
+
+
+@pytest.mark.parametrize("asked, sentence", [("9999", "no unit 9999"), ("", "Give the number"), ("-1", "no unit -1"),
+                                             ("19", "Unit 19 never fires")])
+def test_likeness_to_a_unit_that_nothing_can_be_like_is_refused_in_a_sentence(visit, asked, sentence):
+    page = visit.visit("#conv3")
+    page.select_option("#order", "likeness")
+    page.fill("#like", asked)
+    visit.until("document.querySelector('main .trouble')")
+    assert sentence in page.locator("main .trouble").inner_text() and numbers(visit) == []
+    page.fill("#like", "3")
+    visit.until("document.querySelectorAll('.grid .unit').length === 20")
+    assert page.locator(".told").inner_text() == "20 units"
+
+
+def test_a_unit_of_a_class_that_is_none_of_its_first_ten_stands_behind_those_with_shares(visit, root):
+    """In a search of the last layer, where each stands for its class: also where it is most selective for another."""
+    layer = data(root, "layer-fc")
+    share = {unit: dict(map(tuple, row)).get(unit, -1) for unit, row in enumerate(layer["histogram"])
+             if "a" in example.HOSTILE[unit].lower()}
+    assert -1 in share.values() and len(set(share.values())) > 2
+    page = visit.visit("#fc")
+    page.fill("#search", "a")
+    assert numbers(visit) == sorted(share, key=lambda unit: (-share[unit], unit))
 
 
 def test_a_class_is_searched(visit, root):
@@ -285,6 +329,10 @@ def test_the_map_places_units_tells_their_names_and_zooms(visit, root):
     page = visit.visit("#conv3")
     page.get_by_role("button", name="Map").click()
     assert page.locator(".land a").count() == 19             # the dead one has no place
+    assert page.locator("main > div > .told").inner_text().startswith("19 of 20 units") and page.is_disabled("#order")
+    for text, kind in (("Patch", "patch"), ("Mean", "mean"), ("Projection", "strongest")):
+        page.get_by_role("button", name=text, exact=True).click()
+        visit.until(f"document.querySelector('.land .tile').style.backgroundImage.includes('{kind}')")
     xs = page.locator(".land a").evaluate_all("all => all.map(node => node.getBoundingClientRect().left)")
     assert np.argsort(xs).tolist() == np.argsort([x for x, _ in layer["map"][:-1]]).tolist()
     page.locator(".land a").nth(18).hover()        # the last one lies above the others
@@ -317,9 +365,28 @@ def test_keys_walk_through_units_and_layers(visit):
     page.keyboard.press("/")
     visit.shown("#conv3")
     page.wait_for_selector("#search:focus")
+    for address, layer in (("#picture/4", "#fc"), ("#compare/conv3", "#conv3"), ("#pictures", "#fc")):
+        visit.visit(address)
+        page.keyboard.press("/")
+        visit.shown(layer)
+        page.wait_for_selector("#search:focus")
     visit.visit("#picture/4")
     page.keyboard.press("ArrowRight")
     visit.shown("#picture/5")
+
+
+def test_a_search_that_is_not_there_takes_the_focus_from_nothing_later(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"without")
+    example.receive(root, "layer-fc", data(root, "layer-fc") | {"common": None, "class": None})
+    visitor = Visitor(browser, (root/"index.html").as_uri())
+    page = visitor.visit("#picture/4")
+    for address in "#fc", "#fc":                   # the second time it is there already
+        page.keyboard.press("/")
+        visitor.shown(address)
+    page.locator("#pages a").nth(3).click()
+    visitor.shown("#conv3")
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    visitor.close()
 
 
 def test_the_slider_fades_from_projection_to_patch_and_stays(visit):
@@ -355,6 +422,22 @@ def test_a_pair_shows_its_box_in_the_whole_picture(visit, root):
     for rank in missing:
         page.locator(".pair").nth(rank).focus()
         assert "not kept" in page.locator(".beside").inner_text()
+
+
+def test_the_box_is_drawn_wherever_it_is_not_the_whole_picture(browser, root, tmp_path):
+    """Also where fields are wider than the picture, so that patches are whole pictures."""
+    root = shutil.copytree(root, tmp_path/"wide")
+    layer = data(root, "layer-conv3")
+    layer["boxes"][4][:3] = [[-20, 10, 40, 70], [-6, -6, 54, 54], [0, 0, 48, 48]]
+    example.receive(root, "layer-conv3", layer | {"whole": True})
+    visitor = Visitor(browser, (root/"index.html").as_uri())
+    page = visitor.visit("#conv3/4")
+    for rank, boxes in ((1, 0), (2, 0), (0, 1)):
+        page.locator(".pair").nth(rank).focus()
+        assert page.locator(".beside .box").count() == boxes
+    seat, box = page.locator(".whole").bounding_box(), page.locator(".box").bounding_box()
+    assert [box["height"]/seat["height"], box["width"]/seat["width"]] == pytest.approx([40/48, 38/48], abs=0.01)
+    visitor.close()
 
 
 def test_what_feeds_a_unit_is_shown_with_signs_and_leads_there(visit, root):
@@ -438,13 +521,31 @@ def test_the_heat_map_has_a_colour_for_each_place_and_a_legend(visit, root):
     p = np.array(occlusion["p"])
     assert page.evaluate("(canvas => [canvas.height, canvas.width])(document.querySelector('.stage canvas'))") == [11, 11]
     colours = pixels()
-    assert colours[p == p.min()].tolist()[0] == [0x44, 0x01, 0x54] and colours[p == p.max()].tolist()[0] == [0xfd, 0xe7, 0x25]
-    assert visit.texts(".scale span") == [_short(p.min()), "", _short(p.max())]
+    assert visit.texts(".scale span") == ["0", "", "1"]
+    assert f"with the square there, {_short(p.min())} at the least" in page.locator(".occlusion figcaption").first.inner_text()
+    page.get_by_role("button", name="Activity").click()
+    sums, clean = np.array(occlusion["sums"]), occlusion["clean"]["sum"]
+    assert sums.max() < clean and visit.texts(".scale span") == ["0", "", _short(clean)]
+    assert colours[p == p.max()].tolist() != pixels()[p == p.max()].tolist()
     page.get_by_role("button", name="Class").click()
     classes = np.array(occlusion["class"])
     assert len(visit.texts(".swatches li")) == len(np.unique(classes))
     colours = pixels()
     assert len({tuple(map(tuple, np.unique(colours[classes == k], axis=0).tolist())) for k in np.unique(classes)}) == 2
+
+
+@pytest.mark.parametrize("low, high, colours", [
+    (0.9952, 0.99995, {(0xfd, 0xe7, 0x25)}), (0, 1, {(0xfd, 0xe7, 0x25), (0x44, 0x01, 0x54)})])
+def test_a_fall_of_nothing_looks_like_nothing(visit, root, low, high, colours):
+    """Over the whole scale from 0 to 1, as in figure 7: as far as eyes can tell."""
+    picture, page = data(root, "picture-3"), visit.visit("#picture/3")
+    shown = page.evaluate("""([picture, occlusion]) => {
+        const pen = atlas.occlusion.show(picture, occlusion).querySelector("canvas").getContext("2d");
+        return [...pen.getImageData(0, 0, 2, 1).data];
+    }""", [picture, {**picture["occlusion"], "p": [[low, high]]*11}])
+    ends = [tuple(shown[k:k + 3]) for k in (0, 4)]
+    assert all(min(np.abs(np.subtract(end, one)).max() for one in colours) <= 3 for end in ends)
+    assert (np.abs(np.subtract(*ends)).max() > 100) == (len(colours) == 2)
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -460,6 +561,10 @@ def test_the_other_network_is_compared_unit_by_unit(visit, root):
     page = visit.visit("#compare")
     page.locator(".bars a").nth(2).click()
     visit.shown("#compare/conv3")
+    assert visit.texts(".sides small") == ["epoch 9 of runs/small", "epoch 0 of runs/other"]               # two may have one name
+    heads, tiles = page.locator(".sides > span"), page.locator(".matches li").first.locator(".two")
+    assert [heads.nth(k).bounding_box()["x"] for k in (0, 2)] == pytest.approx([tiles.nth(k).bounding_box()["x"] for k in (0, 1)], abs=1)
+    assert "reaches by chance" in page.locator(".lead").inner_text()
     values = [match[1] if match else -1 for match in compared["matches"]]
     assert visit.texts(".matches strong") == [f"{x:.2f}".replace("-", "−") for x in sorted(values, reverse=True)[:-1]] + ["–"]
     best = int(np.argmax(values))
@@ -507,17 +612,23 @@ def test_dark_and_light_are_switched_and_remembered(browser, root):
 def test_what_is_missing_is_said(browser, root, tmp_path):
     root = shutil.copytree(root, tmp_path/"spoiled")
     (root/"data/layer-conv1.js").unlink()
+    (root/"data/likeness-block%2Fconv2.js").unlink()
     (root/"data/layer-conv3.js").write_text("atlas.receive(\"layer-conv3\", {\"name\": ")
     visitor = Visitor(browser, (root/"index.html").as_uri())
     for address, sentence in (("#conv1", "data/layer-conv1.js is missing"), ("#conv3/2", "data/layer-conv3.js cannot be read"),
                               ("#nowhere", "no page #nowhere"), ("#fc/999", "fc shows no unit 999"), ("#fc/x", "no unit x"),
                               ("#%E0%A4%A", "no page"),
-                              ("#picture/77", "no page of that picture"), ("#compare/nix", "not compared"),
+                              ("#picture/77", "no page of that picture"),
+                              ("#picture/", "no page of that picture"), ("#compare/nix", "not compared"),
                               ("#fc/1/2", "no page")):
         page = visitor.visit(address)
         assert sentence in page.locator("main .trouble").inner_text()
     visitor.visit("#block%2Fconv2/3")              # lives without its neighbours
     assert visitor.page.locator(".pair").count() == 9
+    visitor.visit("#block%2Fconv2")
+    visitor.page.select_option("#order", "likeness")
+    visitor.until("document.querySelector('main .trouble')")
+    assert "data/likeness-block%2Fconv2.js is missing" in visitor.page.locator("main .trouble").inner_text()
     (root/"data/network.js").unlink()
     visitor.page.goto("about:blank")
     visitor.page.goto(visitor.at)
@@ -674,3 +785,76 @@ def test_a_picture_is_chosen_pasted_or_taken_and_a_refusal_is_said(browser, serv
     bodies = [body for path, body, _ in handler.asked if path == "/api/look"]
     assert bodies[1:3] == [b"chosen", b"pasted"] and bodies[3].startswith(b"\x89PNG")
     visitor.close(forgiven=["400"])
+
+
+CAMERA = """() => {
+    window.cameras = [];
+    const {mediaDevices} = navigator, ask = mediaDevices.getUserMedia.bind(mediaDevices);
+    window.allowed = Promise.resolve();
+    mediaDevices.getUserMedia = async how => {
+        const given = await ask(how);
+        await window.allowed;
+        window.cameras.push(given);
+        return given;
+    };
+}"""
+ON = "window.cameras.flatMap(one => one.getTracks()).filter(track => track.readyState === 'live').length"
+
+
+@pytest.mark.parametrize("leave", ["chosen", "pasted", "taken", "link", "again"])
+def test_the_camera_goes_off_however_its_view_is_left(browser, served, leave):
+    visitor = Visitor(browser, served[0])
+    page = visitor.visit("#look")
+    page.evaluate(CAMERA)
+    page.get_by_role("button", name="The camera").click()
+    visitor.until("document.querySelector('video') && document.querySelector('video').videoWidth > 0")
+    assert page.evaluate(ON) == 1
+    if leave == "chosen":
+        page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"chosen"})
+    elif leave == "pasted":
+        page.evaluate(PASTED, ["pasted", "image/png"])
+    elif leave == "taken":
+        page.get_by_role("button", name="Take the picture").click()
+    elif leave == "link":
+        page.locator("#pages a").nth(1).click()
+    else:
+        page.get_by_role("button", name="The camera").click()
+        visitor.until("window.cameras.length === 2")
+    visitor.until(f"{ON} === {int(leave == 'again')}")
+    visitor.close()
+
+
+def test_a_camera_that_is_allowed_after_its_view_was_left_does_not_stay_on(browser, served):
+    visitor = Visitor(browser, served[0])
+    page = visitor.visit("#look")
+    page.evaluate(CAMERA)
+    page.evaluate("() => { window.allowed = new Promise(resolve => { window.allow = resolve; }); }")
+    page.get_by_role("button", name="The camera").click()
+    visitor.page.locator("#pages a").nth(1).click()
+    visitor.shown("#conv1")
+    page.evaluate("window.allow()")
+    visitor.until("window.cameras.length === 1")
+    visitor.until(f"{ON} === 0")
+    visitor.close()
+
+
+def test_a_network_that_sees_only_grey_says_so(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"grey")
+    for grey, said in ((False, "looks at colour pictures of"), (True, "looks at the grey of colour pictures of")):
+        example.receive(root, "network", data(root, "network") | {"grey": grey})
+        visitor = Visitor(browser, (root/"index.html").as_uri())
+        lead = visitor.visit("").locator(".lead").inner_text()
+        assert said in lead and ("made for grey pictures" in lead) == grey
+        visitor.close()
+
+
+def test_where_no_unit_speaks_of_a_class_nothing_offers_to_search_or_sort_by_it(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"few")
+    layer = data(root, "layer-conv3")
+    example.receive(root, "layer-conv3", layer | {"common": [-1]*20, "selectivity": [None]*20})
+    visitor = Visitor(browser, (root/"index.html").as_uri())
+    page = visitor.visit("#conv3")
+    assert page.locator("#search").count() == 0 and visitor.texts("#order option") == ["number", "strongest activation",
+                                                                                        "likeness to a unit"]
+    assert "Too few pictures make a unit fire" in page.locator(".lead").inner_text()
+    visitor.close()

@@ -7,6 +7,8 @@ import pytest
 
 from bench import endtoend
 from zfcore.data import synthetic
+from zfcore.data.transforms import random_crops
+from zfcore.ops.crop_flip import crop_flip
 
 TORCH = endtoend.torch
 
@@ -75,6 +77,31 @@ def test_pytorch_draws_in_every_epoch_but_where_the_pictures_lie_in_memory(tmp_p
             before = (tmp_path/"drawn").stat().st_size
             runs["DataLoader, eager"]()
             assert (tmp_path/"drawn").stat().st_size - before == each
+
+
+@pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed")
+@pytest.mark.parametrize("workers, in_memory", [(0, False), (0, True), (2, False)])
+def test_what_enters_pytorchs_network_is_bytes_until_it_is_a_batch_and_the_pictures_that_ours_sees(workers, in_memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(endtoend, "torch", TORCH)
+    loader = endtoend.Pictures(endtoend.opener("drawn", tmp_path)(keep=False), endtoend.SIZE, endtoend.CROP)
+    ours = {}
+    for pictures, labels, indices in loader.batches(8, seed=0, epoch=0):
+        crops = random_crops(indices, 0, 0, endtoend.SIZE, endtoend.CROP)
+        assert {True, False} == set(crops[2].tolist())
+        x = crop_flip(pictures, endtoend.MEAN, *crops, endtoend.CROP, endtoend.CROP)
+        ours |= {i: (x[..., n], label) for n, (i, label) in enumerate(zip(indices.tolist(), labels.tolist()))}
+    batches = TORCH.utils.data.DataLoader(endtoend.Items(loader.dataset, in_memory), 8, num_workers=workers)
+    for k, (images, labels) in enumerate(batches):
+        entering = endtoend.entering(images)
+        assert images.dtype == TORCH.uint8 and entering.is_contiguous(memory_format=TORCH.channels_last)
+        for n, (image, label) in enumerate(zip(entering.numpy(), labels.tolist())):
+            np.testing.assert_array_equal(image, ours[8*k + n][0])
+            assert label == ours[8*k + n][1]
+    assert k == 1
+    endtoend.check_that_both_see_the_same(loader)
+    monkeypatch.setattr(endtoend, "LEVEL", 127)
+    with pytest.raises(AssertionError):
+        endtoend.check_that_both_see_the_same(loader)
 
 
 def test_every_row_is_measured_and_written(tmp_path, capsys):

@@ -38,6 +38,23 @@ def test_pytorchs_gradients_are_ours(layout):
         np.testing.assert_allclose(module.weight.grad.numpy(), dw, rtol=0, atol=1e-4*abs(dw).max(), err_msg=name)
 
 
+def test_pytorch_steps_by_its_quickest_optimizer_and_as_by_its_plain_one(monkeypatch):
+    torch = pytest.importorskip("torch")
+    network, x, labels = network_and_pictures()
+    images, labels, made, sgd = engines.torch_images(x, engines.LAYOUTS[1]), torch.from_numpy(labels), [], torch.optim.SGD
+
+    def weights_after_two_steps(**changed):
+        twin = engines.torch_network(network)
+        monkeypatch.setattr(torch.optim, "SGD", lambda *args, **how: made.append(how) or sgd(*args, **how | changed))
+        learn = engines.torch_learner(twin)
+        learn(images, labels)
+        learn(images, labels)
+        return [parameter.detach().numpy() for parameter in twin.parameters()]
+    for quick, plain in zip(weights_after_two_steps(), weights_after_two_steps(fused=False), strict=True):
+        np.testing.assert_allclose(quick, plain, rtol=1e-5, atol=1e-7)
+    assert made[0]["fused"] is True
+
+
 def test_jaxs_step_is_the_gradient_of_our_loss():
     jax = pytest.importorskip("jax")
     network, x, labels = network_and_pictures()

@@ -19,7 +19,7 @@ from tests import executor
 from tests.executor import emu
 from zfcore import backend
 from zfcore.check import Expected
-from zfcore.cubin import kernels_folder
+from zfcore.cubin import in_one_piece
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
 from zfcore.ops import tuned, tuning
@@ -357,8 +357,8 @@ class ToldCupy:
         return types.SimpleNamespace(nbytes=numbers.itemsize*size, data=types.SimpleNamespace(copy_from_device_async=copy))
 
     def RawModule(self, code, options=()):
-        assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"),
-                                                             (WGMMA, "-arch=sm_90a")]
+        asked = [(FMA,), (READ,), (MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"), (WGMMA, "-arch=sm_90a")]
+        assert (code, *options) in [(in_one_piece(source), *more) for source, *more in asked]
         return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values, shared_mem=0: self.did.append((name, grid, block)))
 
 
@@ -507,12 +507,22 @@ def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
     assert 4*1024*READ_TILES < 25e6, "half of the cache of a H100 or H200 holds it"
 
 
+def test_what_cupy_compiles_changes_with_the_header_that_its_cache_does_not_look_at(tmp_path, monkeypatch):
+    (tmp_path/"device").mkdir()
+    monkeypatch.setattr("zfcore.cubin.kernels_folder", lambda: tmp_path)
+    texts = []
+    for header in "#pragma once\nint one;\n", "#pragma once\nint two;\n":
+        (tmp_path/"device"/"ptx.cuh").write_text(header)
+        texts.append([in_one_piece(code) for code in (FMA, MMA, WGMMA, READ)])
+    assert [one == two for one, two in zip(*texts)] == [True, False, False, False]
+    assert not any("#include" in text or "pragma once" in text for text in texts[0])
+
+
 def test_kernels_that_measure_rates_keep_their_sums_in_registers():
     from zfcore import nvrtc
     try:
-        for code, *macros in (FMA,), (WGMMA,), (MMA, "-DPRODUCT=mma_bf16"):
-            headers = {path.name: path.read_text() for path in (kernels_folder()/"device").glob("*.cuh")}
-            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v", *macros), headers)
+        for code, *macros in (FMA,), (WGMMA,), (MMA, "-DPRODUCT=mma_bf16"), (READ,):
+            _, log = nvrtc.compile(in_one_piece(code), "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v", *macros), {})
             assert "0 bytes stack frame, 0 bytes spill stores" in log
     except Expected as none:
         pytest.skip(str(none))

@@ -44,6 +44,7 @@ def test_the_report_has_packing_resuming_and_reading_and_makes_the_table(root, t
         (name, workers) for workers in (1, 2) for name in ("decoding", "reading", "pixels", "source")]
     assert not list((tmp_path/"room").iterdir()) and "the file is the same" in said
     table = tables.renewed("<!-- pack:begin -->\n<!-- pack:end -->", tmp_path/"new")
+    assert ", 3 rounds of reading, 2 of packing.\n" in table
     assert table.count("| reading |") == 2 and "**some set** at 32 pixels" in table and "the same in every byte" in table
     assert f"| packing 42 as raw, {raw['bytes_per_picture']/1000:.1f} kB each | 2 |" in table
     assert {row.count("|") for row in table.splitlines() if row.startswith("|")} == {6}

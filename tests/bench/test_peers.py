@@ -42,6 +42,24 @@ def test_pytorch_computes_what_ours_does(case):
         assert contestant.sets == 2
 
 
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES if (case.noun, case.what) in peers.FUSED])
+def test_where_there_is_a_gpu_cudnns_fused_operation_is_a_peer_too_and_is_asked_for_what_ours_does(case, monkeypatch):
+    def on_a_cpu(x, w, b, stride, padding, dilation, groups):          # as ATen declares it, and NVIDIA's GPUs alone have it
+        return torch.relu(torch.conv2d(x, w, b, stride, padding, dilation, groups))
+
+    schema = torch.ops.aten.cudnn_convolution_relu.default._schema
+    assert [argument.name for argument in schema.arguments] == ["self", "weight", "bias", "stride", "padding", "dilation", "groups"]
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", on_a_cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arrays = case.draw(Source(np.asarray), N)
+    wanted, _ = truth(case, [a.copy() for a in arrays], N)
+    made = dict(peers.peers(case))
+    assert list(made) == [f"PyTorch {form}{layout}" for form in ("", "fused ") for layout in peers.LAYOUTS]
+    for layout in peers.LAYOUTS:
+        got = made[f"PyTorch fused {layout}"]([arrays], clock=None).output()
+        assert error(got, wanted[:len(got)]) < (1e-2 if case.precision == "bf16" else 1e-5)
+
+
 @pytest.mark.parametrize("captured", [False, True], ids=["in a loop", "in a graph"])
 def test_outputs_of_two_sets_do_not_share_memory_and_those_of_two_passes_do_not_add_up(captured, monkeypatch):
     case, made, alive = next(case for case in CASES if case.noun == "relu"), [], []

@@ -32,7 +32,7 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert report["way"] == "Sockets" and report["ranks"] == 2 and not report["own"]
     assert {what: list(sizes) for what, sizes in report["links"].items()} == dict.fromkeys(("gather", "exchange"),
                                                                                            ["4", "40", "400", "4000"])
-    assert list(report["steps"]) == ["1", "2"] and report["steps"]["1"]["share"] == 0 <= report["steps"]["2"]["share"] < 1
+    assert list(report["steps"]) == ["1", "2"] and "share" not in report["steps"]["2"]
     assert all(0 < of["lowest"] <= of["median"] <= of["highest"] and of["predicted"] > 0 for of in report["steps"].values())
     assert sum(size for size, _ in report["buckets"]) >= 4*300_000 and all(0 < ready <= 1 for _, ready in report["buckets"])
     of = kept()[place_of("tiny", 32, select("cpu").description)]
@@ -40,6 +40,9 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert "measured: of 1, 2 ranks" in said and "predicted, each rank with a device such as" in said
     assert Image.open(tmp_path/"p.png").size[0] > 500
     table = tables.ranks_table(tmp_path/"new")
+    for ranks_, of in report["steps"].items():
+        share = f"{(of['median'] - of['compute'] - of['update'])/of['median']*100:+.0f} %"
+        assert said.count(share) and f"| {share} |" in next(line for line in table.split("\n") if line.startswith(f"| {ranks_} |"))
     assert table.count("\n| 1 |") == table.count("\n| 2 |") == 1 and "between 2 ranks by Sockets" in table
     assert [(row["image_size"], row["batch_size"], row["turns"]) for row in report["alone"]] == [(32, 8, 2), (48, 3, 2)]
     for row in report["alone"]:
@@ -81,7 +84,26 @@ def test_the_link_is_the_fastest_short_messages_latency_and_the_longest_ones_ban
 
 
 def test_an_exchange_reaches_every_rank_and_one_rank_alone_is_timed():
-    assert set(ranks.timed(ALONE, ranks.exchange_of(ALONE)(40), 3)) == {"median", "lowest", "highest"}
+    assert set(ranks.timed(ALONE, {40: ranks.exchange_of(ALONE)(40)}, 3)[40]) == {"median", "lowest", "highest"}
+
+
+def test_what_is_timed_takes_turns_and_its_first_round_warms_up(monkeypatch):
+    calls, now = [], [0.0]
+    monkeypatch.setattr(ranks.time, "perf_counter", lambda: now[0])
+
+    def taking(name):
+        def run():
+            calls.append(name)
+            now[0] += len(calls)
+        return run
+    found = ranks.timed(ALONE, {name: taking(name) for name in "ab"}, 2)
+    assert "".join(calls) == "ababab" and [found[name]["lowest"] for name in "ab"] == [3, 4]
+    assert [found[name]["highest"] for name in "ab"] == [5, 6]
+
+
+def test_what_a_step_takes_beyond_its_parts_is_told_below_zero_too():
+    assert ranks.beyond({"median": 2.0, "compute": 1.2, "update": 0.3}) == pytest.approx(0.25)
+    assert ranks.beyond({"median": 2.0, "compute": 2.2, "update": 0.1}) == pytest.approx(-0.15)
 
 
 def test_a_curve_ends_where_leaves_do_and_a_verdict_names_the_fastest():

@@ -86,4 +86,13 @@ def test_a_run_is_trained_once_and_its_row_tells_error_start_and_legibility(shor
     assert list(row["in_box"]) == ["conv5", "fc8"] and all(0 < share < 1 for shares in row["in_box"].values()
                                                            for share in shares)
     text = recipes.table(report)
-    assert text.count("\n") == 3 and "| `--weight-decay 0.03 --epochs 10 --patience 3` | 2 |" in text
+    assert text.count("\n") == 5 and "| `--weight-decay 0.03 --epochs 10 --patience 3` | 2 |" in text
+
+
+def test_the_table_says_every_machine_and_the_days_of_its_rows():
+    row = json.loads((recipes.RESULTS/"recipes.json").read_text())["rows"][0]
+    rows = [row | {"cpu": cpu, "cores": cores, "numpy": "2.4", "date": f"2026-11-{day}T01:02:03+00:00"}
+            for cpu, cores, day in (("Old", 2, 28), ("New", 1, "09"), ("Old", 2, 27))]
+    head = recipes.table({"rows": rows}).split("\n")[0]
+    assert head == "Old, 2 cores, NumPy 2.4; New, 1 core, NumPy 2.4; 2026-11-09 to 2026-11-28."
+    assert recipes.table({"rows": rows[:1]}).startswith("Old, 2 cores, NumPy 2.4; 2026-11-28.\n\n| ")

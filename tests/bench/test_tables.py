@@ -147,6 +147,16 @@ def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
         "2026-01-02).")
 
 
+def test_heads_say_of_how_many_rounds_a_table_is_where_its_files_do(tmp_path):
+    assert [tables.in_rounds(*({"rounds": n} for n in counts)) for counts in ([1], [7, 3, 7], [])] == [", 1 round", ", 3 or 7 rounds", ""]
+    for rounds, said in ({"rounds": 7}, ", 7 rounds."), ({}, "2026-01-02."):
+        (tmp_path/"cpu.json").write_text(json.dumps(CPU | rounds))
+        (tmp_path/"nvidia-test-2026-01-02.json").write_text(json.dumps(GPU | rounds))
+        text = renewed(page("cpu", "layers", "gpu"), tmp_path)
+        assert all(between(text, mark).split("\n")[0].endswith(said) for mark in ("cpu", "layers"))
+        assert ("Batch 128, at most 7 rounds." in text) == bool(rounds) and ("Batch 128. " in text) == (not rounds)
+
+
 def test_results_of_two_machines_are_two_tables(tmp_path):
     (tmp_path/"cpu.json").write_text(json.dumps(CPU))
     for other in {"cores": 8}, {"numba": "0.68"}:

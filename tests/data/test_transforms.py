@@ -62,6 +62,32 @@ def test_sixteen_bits_are_scaled_to_eight_and_rounded(dtype, format):
     assert pixels(data)[0].tolist() == [[v]*3 for v in expected]
 
 
+def tiff(bits, data, samples=1, zero_is_black=1):
+    """A TIFF of one row, as no option of Pillow's writes it: `samples` 1 are without a sign, 2 with one."""
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: zero_is_black, 273: 8, 278: 1, 279: len(data), 339: samples}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits, dtype", [(8, "u1"), (16, "<u2")])
+def test_a_scan_whose_zero_is_white_is_not_taken_for_its_negative(bits, dtype):
+    stored = np.array([0, 1, (2**bits - 1)//3, 2**bits - 1], dtype).tobytes()
+    usual, scan = (pixels(tiff(bits, stored, zero_is_black=zero_is_black))[0, :, 0] for zero_is_black in (1, 0))
+    assert usual.tolist() == [0, int(bits == 8), 85, 255] and scan.tolist() == (255 - usual).tolist()
+
+
+def test_the_white_of_twelve_bits_is_4095():
+    assert pixels(tiff(12, bytes.fromhex("000800 fff010")))[0, :, 0].tolist() == [0, 128, 255, 1]
+
+
+@pytest.mark.parametrize("bits, samples", [(32, 1), (32, 2), (16, 2)])
+def test_whole_numbers_of_32_bits_or_with_a_sign_are_refused(bits, samples):
+    with pytest.raises(CorruptImage, match="white is not known"):
+        decode("x", tiff(bits, bytes(16), samples))
+    with pytest.raises(ValueError, match="white is not known"):
+        transforms.to_rgb(Image.new("I", (3, 4)))
+
+
 def test_transparent_palette_entries_are_laid_on_white():
     picture = Image.new("P", (3, 1))
     picture.putpalette([10, 20, 30, 200, 100, 50, 0, 0, 255])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.executor import emu
-from zfcore.cubin import kernels_folder
+from zfcore.cubin import in_one_piece
 
 SOURCE = Path(__file__).with_name("probe.cu")
 HARDWARE = Path(__file__).with_name("hardware.npz")
@@ -169,8 +169,7 @@ def encoded(tensor_map, address):
 
 def translation(probe, arch):
     """(source in one piece, options) of NVRTC."""
-    header = (kernels_folder()/"device"/"ptx.cuh").read_text().replace("#pragma once", "")
-    return (header + SOURCE.read_text().replace("#include <ptx.cuh>", ""),
+    return (in_one_piece(SOURCE.read_text()),
             (f"-arch={arch}", *(f"-D{key}={value}" for key, value in probe.all_defines().items())))
 
 

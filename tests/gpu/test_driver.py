@@ -1,10 +1,15 @@
 """The stand-in refuses what CUDA refuses, forgets no byte, and tells of a kernel that goes wrong where it does."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+import zfcore.gpu
 from tests.standin import STREAMS, late
 from tests.train.test_graph import live
 from zfcore import backend, nvrtc
+from zfcore.check import Expected
+from zfcore.device import select
 from zfcore.gpu import card
 from zfcore.graph import capture
 from zfcore.kernel import Kernel
@@ -27,6 +32,15 @@ def test_cupy_sees_one_hopper_and_computes_on_it(cupy, gpu):
     numbers = cupy.arange(12).reshape(3, 4)
     assert numbers[numbers > 5].tolist() == list(range(6, 12)) and numbers.sum(axis=0).tolist() == [12, 15, 18, 21]
     assert cupy.argsort(-numbers, axis=1)[1].tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("capability", ["75", "130"])
+def test_a_card_that_no_kernel_is_compiled_for_is_told_and_auto_takes_the_cpu(cupy, standin, monkeypatch, capability):
+    monkeypatch.setattr(cupy.cuda, "Device", lambda number: SimpleNamespace(compute_capability=capability))
+    monkeypatch.setattr(zfcore.gpu, "_architecture", zfcore.gpu._architecture.__wrapped__)        # which remembers
+    with pytest.raises(Expected, match=f"device gpu: expected .* got {int(capability)/10}; .*use device cpu"):
+        select("gpu")
+    assert select("auto").name == "cpu"
 
 
 def test_memory_is_counted_and_there_is_no_more_than_there_is(cupy, standin):

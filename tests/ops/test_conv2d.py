@@ -1,5 +1,7 @@
 """conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, those by filters, Winograd's points, added
 taps."""
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -180,6 +182,24 @@ def test_points_are_kept_of_a_few_filters_the_last_asked_for(monkeypatch):
         winograd.kept_filter_points(w, 1, of_phases)
         assert winograd.kept_filter_points(several[0], 1, of_phases) is first
     assert len(kept) == winograd.MOST_KEPT
+
+
+def test_several_threads_may_ask_for_points_at_once():
+    """More filters than are kept, so that each thread takes some away while others look which to take."""
+    several = [case(2, 5, 5, 1, 3, 3, 1, 1, 1, "ceil", seed=seed)[1] for seed in range(4*winograd.MOST_KEPT)]
+    of_phases, before = winograd.phases(2, 3, 1), sys.getswitchinterval()
+    wanted = [winograd.filter_points(w, 1, of_phases) for w in several]
+
+    def ask(first):
+        for turn in range(30*len(several)):
+            at = (first*turn + first) % len(several)
+            assert np.array_equal(winograd.kept_filter_points(several[at], 1, of_phases), wanted[at])
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(ask, (1, 3, 5, 7, 9, 11)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,6 +1,7 @@
 """The sum over ranks beside backward: on a thread, and on a GPU's second stream, where it is recorded with the step. NCCL is
 not asked for: here the other rank is a twin who sends what this one does."""
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -76,8 +77,10 @@ def test_a_thread_takes_piece_after_piece_and_join_tells_what_failed():
     beside.join()
     assert done == [(k, False) for k in range(5)]
     beside.run(lambda: 1/0)
+    beside.run(lambda: (time.sleep(0.05), done.append("what came behind it")))
     with pytest.raises(ZeroDivisionError):
         beside.join()
+    assert done[-1] == "what came behind it"
     beside.run(lambda: done.append("again"))
     beside.join()
     assert done[-1] == "again"

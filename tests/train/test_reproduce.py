@@ -214,6 +214,8 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
                        "fig9": "no class folders"}.items():
         assert word in found[name].lacking
     assert {n.verdict for n in found["fig7"].numbers if n.what == "P falls where the object is hidden"} == {NOT_HERE}
+    left = [picture.shows.split(" left ")[1] for picture in found["fig2"].figures]
+    assert left[0].startswith("each unit's filter, ") and all(text.startswith("the projections of ") for text in left[1:]) and left[1:]
     assert found["fig4"].numbers and found["table2"].took["networks"] == 4 and found["fig6"].took["networks"] == 4
     controls = [n for n in found["fig4"].numbers if "(control)" in n.what]
     assert [n.what.split()[0] for n in controls] == [*(f"conv{k}" for k in range(1, 6)), "conv1", "conv5"]
@@ -619,6 +621,15 @@ def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     assert "<script" not in told and "</table" not in told and "[x](y)" not in told
     assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line
                 and line.count("|") > 5}) == 1
+
+
+@pytest.mark.parametrize("made", [(), ("fig1",), ("fig1", "sanity")])
+def test_links_within_the_page_lead_to_what_was_made(run, tmp_path, made):
+    found = {name: Outcome(name, lacking="nothing", took={"seconds": 1.0, "pictures": 0, "networks": 0}, versions={}) for name in made}
+    text, tags = page.page(of_run(run, tmp_path), found), Tags()
+    tags.feed(text)
+    assert {address for address in tags.addresses if address.startswith("#")} == {f"#{name}" for name in made}
+    assert ("sanity checks, not made yet" in text) == ("sanity" not in made)
 
 
 def test_what_was_not_looked_at_is_not_counted():

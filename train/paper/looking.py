@@ -52,13 +52,16 @@ def strongest(setting):
             model, found = passes["untrained"]
             before = grouping(top.views_of(model, setting.pictures, found, of.layer, of.units))
             numbers.append(learned(f"{of.layer}: that they are so alike", alike_in_map, before, "cosine", "units"))
-    words = "left projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
+    left = [f"the projections of each unit's {k} strongest activations" if of.filters is None else
+            "each unit's filter, which all of its projections are" for of in views]
     how = (f"The {k} strongest pictures of every unit, one activation a picture. Likeness: cosines between the projections of "
            f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or "
            f"turned. Of one class: over the units that {k} pictures or more make fire (with a control: in both networks), as of "
            "fewer a larger share is of one class by chance.")
-    return Outcome("fig2", tuple(numbers), tuple(Picture(path.name, f"{path.stem}: {words}") for path in figures),
-                   f"{setting.about()} {how}", took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
+    pictures = tuple(Picture(path.name, f"{path.stem}: left {what} (mid-grey is zero), right the patches of the pictures.")
+                     for path, what in zip(figures, left))
+    return Outcome("fig2", tuple(numbers), pictures, f"{setting.about()} {how}",
+                   took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
 
 
 def networks_of(setting):

@@ -114,7 +114,7 @@ def page(setting, found):
     """The text of index.html. Everything that comes from pictures, runs or files is escaped."""
     return template().render(
         about=setting.about(), run=setting.run, scale=setting.scale, seed=setting.seed, rule=RULE, counts=claims(found),
-        facts=facts(found), signs=SIGNS,
+        facts=facts(found), made=found, signs=SIGNS,
         items=[shown_item(item, found.get(name)) for name, item in ITEMS.items()])
 
 

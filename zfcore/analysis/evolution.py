@@ -167,8 +167,8 @@ def _mean(distances):
 
 
 def _between_units(model, pictures, top, layer, bar):
-    """Mean of 1 - cosine between the strongest projections of the units that fire and those of the next of them: what `_change`
-    would be if a unit had become another one. NaN for fewer than two."""
+    """Mean of 1 - cosine between the strongest projections of the units that fire and those of the next of them: what
+    `changes_since` would say if a unit had become another one. NaN for fewer than two."""
     fires = np.flatnonzero(~top.dead(layer))
     shown = [views_of(model, pictures, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
              for at in range(0, len(fires), PIECE)]

@@ -154,7 +154,8 @@ def checked_series(series):
 def _checked(what, one):
     check.instance(what, one, Series, "paper_series makes those of the paper")
     steps, shifts, zooms, degrees = arrays = [check.numbers(f"{what}: {name}", array) for name, array in zip(one._fields, one[:4])]
-    check.positive(f"{what}: steps", steps.size)
+    if steps.size < 2:                                     # how far a layer is after one says nothing of how it rises
+        raise check.Expected(f"{what}: steps", "two or more", steps.size)
     for name, array in zip(one._fields, arrays):
         check.shape(f"{what}: {name}", array, (steps.size,))
         check.finite(f"{what}: {name}", array)

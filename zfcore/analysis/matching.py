@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.analysis.known import varying
 from zfcore.analysis.top_activations import decoded
 from zfcore.backend import to_host
 from zfcore.check import Expected
@@ -63,11 +64,6 @@ class Sums:
         n = max(self.count, 1)
         scale = np.sqrt(np.outer(varying(self.aa/n - (self.a/n)**2, self.aa/n), varying(self.bb/n - (self.b/n)**2, self.bb/n)))
         return np.divide(products/n - np.outer(self.a/n, self.b/n), scale, where=scale > 0, out=np.full(scale.shape, np.nan))
-
-
-def varying(variance, square):
-    """The variances, 0 where they are no more than rounding of the mean squares."""
-    return np.where(variance > 1e-12*square, variance, 0)
 
 
 def matching(model: Trained, pictures: Pictures, other: Trained, others: Pictures, layers: Sequence[str], *,

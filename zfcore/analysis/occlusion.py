@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.analysis.known import mean_of_known
+from zfcore.analysis.known import mean_of_known, varying
 from zfcore.analysis.top_activations import MID_GREY, field_boxes
 from zfcore.backend import BF16, array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, pieces
@@ -429,10 +429,12 @@ def correlation_with_projection(found):
     H, W = found.pictures.shape[1:3]
     energy = np.square(found.projections, dtype=float).sum(axis=3)                        # (n,H,W)
     hidden = _cover(found.tops, found.size, H) @ energy @ _cover(found.lefts, found.size, W).T            # (n,R,Q)
-    fall = found.clean_sums[:, None, None] - found.sums
-    fall, hidden = (each - each.mean(axis=(1, 2), keepdims=True) for each in (fall, hidden))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (fall*hidden).sum(axis=(1, 2))/np.sqrt((fall**2).sum(axis=(1, 2))*(hidden**2).sum(axis=(1, 2)))
+    left = found.sums.astype(float)                                                       # falls where more energy is hidden
+    squares = [np.square(each).mean(axis=(1, 2)) for each in (left, hidden)]
+    left, hidden = (each - each.mean(axis=(1, 2), keepdims=True) for each in (left, hidden))
+    first, second = (varying(np.square(each).mean(axis=(1, 2)), square) for each, square in zip((left, hidden), squares))
+    scale = np.sqrt(first*second)
+    return np.divide(-(left*hidden).mean(axis=(1, 2)), scale, where=scale > 0, out=np.full(scale.shape, np.nan))
 
 
 def correlation_with_other_projections(occlusions):

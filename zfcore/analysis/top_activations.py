@@ -174,7 +174,8 @@ def _start(model, pictures, layers, k, batch_size, first):
 
 def fingerprint(model, pictures, k, batch_size):
     """All that the bits of a pass depend on, but for the layers and the shard, in words."""
-    return f"{seen(model, pictures)} k {k} batch {batch_size}"
+    precisions = sorted({layer.precision for layer in model.network.weighted} - {"fp32"})        # passes from before know none
+    return " ".join([seen(model, pictures), f"k {k} batch {batch_size}", *precisions])
 
 
 def seen(model, pictures, key=Pictures.key):
@@ -225,7 +226,7 @@ def _continued(kept, wanted, file, model, pictures):
     if (kept.fingerprint != wanted.fingerprint
             and kept.fingerprint != f"{seen(model, pictures, Pictures.key_before)} {settings}"):
         raise check.Expected(file, "a pass of this network over these pictures",
-                             "one of another network, data set, k or batch size", advice)
+                             "one of another network, data set, k, batch size or precision", advice)
     missing = [name for name in wanted.values if name not in kept.values]
     if missing:
         raise check.Expected(file, f"a pass with the layers {', '.join(wanted.values)}",

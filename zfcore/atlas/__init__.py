@@ -129,7 +129,7 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
     with Bar(sum(len(units[layer]) for layer in other[1].units) if other else 0, "projection", "the other network's",
              hidden=not other) as bar:
         compare = other and compare_pages(folder, *other, units, called, pages, bar)
-    network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
+    network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units, pages)], data, part, compare)
     write_pages(path)
 
 

@@ -22,7 +22,8 @@ def compare_pages(folder, other, found, units, called, pages, bar):
             "others": others(folder, other, layer, name, matched, bar)})
         known = r[np.isfinite(r)]
         rows.append({"name": layer, "other": layer, "mean": float(known.mean()) if len(known) else None})
-    return {"name": other.model.name, "run": called_in_public(other.model.path), "layers": rows}
+    return {"name": other.model.name, "run": called_in_public(other.model.path), "epoch": other.model.epoch,
+            "layers": rows}
 
 
 def others(folder, other, layer, called, matched, bar):

@@ -1,4 +1,6 @@
 """The page of a layer: its units with their pictures and projections (paper, figure 2), and what else is known of each."""
+from base64 import b64encode
+
 import numpy as np
 
 from zfcore import plots
@@ -16,11 +18,13 @@ ROWS = 8                          # units that share a sheet
 SMALL, LARGE = 56, 96             # most pixels of a tile in the page of the layer, and in the unit's own
 IN_A_ROW = 16                     # units, in the sheets of the layer's page
 ALIKE, FEEDING, CLASSES = 8, 8, 10     # units alike, inputs and outputs, classes of a histogram that are told
+STEPS = 32767                     # of a descriptor's numbers from 0 to 1, so that cosines come to within about 0.0001
 CONTROLS = "as trained", "another unit", "weights of the start", "untrained"
 
 
 def layer_page(folder, source, layer, called, units, bar=None):
-    """Write the sheets of these units of a layer, and data/layer-CALLED.js, the last. Returns what that holds."""
+    """Write the sheets of these units of a layer, data/likeness-CALLED.js, and data/layer-CALLED.js, the last. Returns what that
+    holds."""
     top = source.top.first(K, layer)
     pictured, described = pictures_and_projections(folder, source, top, layer, called, units, bar)
     page = plain({
@@ -31,6 +35,7 @@ def layer_page(folder, source, layer, called, units, bar=None):
         "map": plane(described, source.seed),
         **weights(source.model.network, layer, units), "checks": checks(folder, source, layer, called, units, bar),
         "evolution": evolution(folder, source, layer, called, units, bar)})
+    folder.data(f"likeness-{called}", likeness(described))
     folder.data(f"layer-{called}", page)
     return page
 
@@ -128,6 +133,12 @@ def weights(network, layer, units):
     above, below = weighted_above(network, layer), weighted_below(network, layer)
     return {"inputs": below and strongest_weights(net_weights(network, layer)[:, units], FEEDING),
             "outputs": above and strongest_weights(net_weights(network, above)[units].T, FEEDING)}
+
+
+def likeness(described):
+    """The descriptors (U,D) of the units, with which the page sorts all of them by their likeness to any: whole numbers of two
+    bytes, the lower first, in base64. A file of its own, as few ask for it and it is the largest."""
+    return {"length": described.shape[1], "described": b64encode(np.rint(STEPS*described).astype("<i2").tobytes()).decode()}
 
 
 def plane(described, seed):

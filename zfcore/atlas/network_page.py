@@ -8,19 +8,21 @@ import numpy as np
 import zfcore
 from zfcore import plots
 from zfcore.analysis import diagnostics
-from zfcore.analysis.top_activations import decoded
+from zfcore.analysis.portraits import FEWEST, net_weights
+from zfcore.analysis.top_activations import decoded, field_boxes
 from zfcore.atlas.sheets import fitted, shown_side
 from zfcore.atlas.source import called_in_public
 from zfcore.backend import to_host
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.data import data_in_words
-from zfcore.deconvnet import unit_count
+from zfcore.deconvnet import feature_layer, unit_count
+from zfcore.interchange.preprocessing import GREY
 from zfcore.models import checkpoint_file
 from zfcore.networks import card, names
 from zfcore.terminal import counted, plural
 
-FORMAT, VERSION = "zfcore atlas", 3
+FORMAT, VERSION = "zfcore atlas", 4
 TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
 LATEST = "latest.h5"              # of a run's folder
 COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and how wide they are
@@ -32,7 +34,7 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
     model = source.model
     folder.data("network", {
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
-        "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape,
+        "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape, "grey": sees_grey(model.network),
         "data": None if data is None else called_in_public(data_in_words(data)), "part": part,
         "total": source.top.total if source.top else 0,
         "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None,
@@ -48,7 +50,7 @@ def shares(source):
     return None if source.labels is None else np.bincount(source.labels, minlength=len(source.classes))/len(source.labels)
 
 
-def notes_of(source, units):
+def notes_of(source, units, pages):
     """Sentences about what the pages do not show of a network, and how to have it."""
     history, is_whole = history_of(source.model)
     found = [] if history else ["Learning curves are not shown, as the file of this network holds none."]
@@ -62,6 +64,8 @@ def notes_of(source, units):
         found.append(f"Not all units have pages: {', '.join(few)}. `--units all` makes pages of all.")
     if source.labels is None:
         found.append("The pictures have no classes, so nothing is said of selectivity.")
+    elif not any(one is not None for page in pages for one in page["selectivity"]):
+        found.append(f"Nothing is said of selectivity and of classes of units, as none fires for {FEWEST} pictures or more.")
     if source.model.start is None:
         found.append("It is not known with which weights its training began, so the sanity checks lack the untrained network.")
     if not source.epochs and source.model.data is not None:
@@ -71,6 +75,15 @@ def notes_of(source, units):
         found.append('There are no maps of units, as scikit-learn is not installed: `pip install "zfcore[atlas]"`, then make '
                      'the atlas in a new folder.')
     return found
+
+
+def sees_grey(network):
+    """Return whether a network sees no more of its pictures than their grey: one that was made for grey pictures and imported has
+    the grey of R, G and B folded into its first weights."""
+    if not network.weighted or network.input_shape[0] != len(GREY):
+        return False
+    of_grey = net_weights(network, network.weighted[0].name)/GREY[:, None]
+    return bool(of_grey.any()) and np.allclose(of_grey, of_grey[1], rtol=0, atol=1e-5*np.abs(of_grey).max())
 
 
 def table(network, called):
@@ -103,7 +116,16 @@ def summary(network, layer, page):
     return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]),
             "numbers": None if len(page["units"]) == page["shown_of"] else page["units"], "dead": int(np.sum(page["dead"])),
             "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
-            "field": field and field[0], "whole": page["whole"]}
+            "field": field and field[0], "whole": all_see_all(network, layer)}
+
+
+def all_see_all(network, layer):
+    """Return whether every unit of the layer, wherever in its map, sees the whole input: a field that is wider than the input
+    lies beside it at the map's border."""
+    _, H, W = network.input_shape
+    rows, columns = (*network.shapes[feature_layer(network, layer) + 1][1:], 1, 1)[:2]
+    first, last = field_boxes(network, layer, np.array([[0, 0], [rows - 1, columns - 1]]))
+    return bool((first[2:] >= (H, W)).all() and (last[:2] <= 0).all())
 
 
 def dominance(layer):

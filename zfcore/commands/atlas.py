@@ -8,6 +8,7 @@ from zfcore import atlas, check, trained
 from zfcore.analysis import top_activations as top
 from zfcore.analysis.evolution import kept_epochs
 from zfcore.analysis.matching import matching
+from zfcore.analysis.portraits import FEWEST
 from zfcore.atlas.layer_page import K
 from zfcore.atlas.serve import Server, serve
 from zfcore.atlas.source import Looked, kept_source
@@ -127,9 +128,9 @@ def strongest(args, model, pictures, units, k, file, what):
 
 def strongest_counted(pictures):
     """Number of pictures of each unit whose classes are counted: as many as a class has, so that a unit for one class could
-    have that alone; at least those that are shown, at most STRONGEST."""
+    have that alone; at least those that are shown, and as many as it takes to say something; at most STRONGEST."""
     of_class = len(pictures)//max(len(pictures.dataset.classes), 1)
-    return min(max(of_class, K), STRONGEST, len(pictures))
+    return min(max(of_class, K, FEWEST), STRONGEST, len(pictures))
 
 
 def chosen_pictures(args, pictures):

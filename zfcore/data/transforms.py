@@ -34,6 +34,8 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
 ORIENTATION = 0x0112
+BITS, PHOTOMETRIC = 258, 262      # tags of a TIFF: bits of a sample; 0 where the value 0 is white
+SIXTEEN_BITS = "PNG", "PPM"       # formats of which Pillow, by its version, brings 16 bits as mode "I", which has 32
 
 
 class CorruptImage(Exception):
@@ -156,13 +158,17 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
     Greyscale fills three equal channels. 16 bits are scaled to 8 (65535 -> 255). Transparent parts are laid on white, as
     a page would show them: the colour stored under them is arbitrary. CMYK and palettes are converted by Pillow; colour
-    profiles are not applied. Floating-point pixels have no known white and are refused with ValueError."""
+    profiles are not applied. Pixels without a known white are refused with ValueError: floating-point ones, and whole numbers
+    of 32 bits or with a sign."""
     orientation = _orientation(picture)
     if picture.mode == "F":
         raise ValueError("floating-point pixels, whose white is not known")
+    if picture.mode == "I" and picture.format not in SIXTEEN_BITS:
+        raise ValueError("pixels of 32 bits or with a sign, whose white is not known")
     colour = picture.info.get("transparency")
-    if picture.mode.startswith("I"):              # I;16, I;16B; PNG and PGM of 16 bits may come as 32-bit "I"
-        picture = _in_bands(picture, "L", lambda band: _eight_bits(band, colour))
+    if picture.mode.startswith("I"):              # I;16, I;16B ...
+        black, white = _black_and_white(picture)
+        picture = _in_bands(picture, "L", lambda band: _eight_bits(band, black, white, colour))
     elif picture.mode in ("1", "L", "RGB") and colour is not None:
         picture = _in_bands(picture, "RGB", lambda band: _keyed(band.convert("RGB"), colour))
     elif picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or colour is not None:
@@ -180,9 +186,17 @@ def _in_bands(picture, mode, change):
     return made
 
 
-def _eight_bits(picture, transparent):
-    values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-    grey = ((values + 128)//257).astype(np.uint8)
+def _black_and_white(picture):
+    """The values of a picture of more than 8 bits that are black and white: Pillow brings a TIFF's as they are stored."""
+    tags = picture.tag_v2 if picture.format == "TIFF" else {}
+    most = 2**tags.get(BITS, (16,))[0] - 1
+    return (most, 0) if tags.get(PHOTOMETRIC) == 0 else (0, most)
+
+
+def _eight_bits(picture, black, white, transparent):
+    most = max(black, white)
+    values = np.clip(np.asarray(picture).astype(np.int64), 0, most)
+    grey = np.uint8((255*abs(values - black) + most//2)//most)
     return Image.fromarray(grey if transparent is None else np.where(values == transparent, np.uint8(255), grey))
 
 

@@ -51,7 +51,7 @@ def softmax_loss(logits, labels):
     """Mean over N pictures of -log(probability of the right class).
 
     logits (M,N) float32 or float64, labels (N,) integers 0 .. M-1 -> loss (a Python float), cache.
-    Exact for logits of any size: log p = z - log(sum of exp z) with z = logits - their maximum.
+    No exponential overflows: log p = z - log(sum of exp z) with z = logits - their maximum.
     Raises Expected for labels that are not N of the M classes."""
     each, _, cache = _forward(logits, labels)
     return float(to_host(each).mean(dtype=np.float64)), cache

@@ -8,8 +8,8 @@ Four neighbouring inputs d and three taps g make two neighbouring outputs y with
                                    A' m = (m0 + m1 + m2,  m1 - m2 - m3)
 
 and by rows and columns a tile of 2x2 outputs with 16, not 36. At each of these 4x4 points the sum over maps is one matrix
-product for all tiles and images. With coefficients 0, 1 and 1/2 the rounding stays near that of the plain sum, and an
-input that an output does not see adds exactly 0 to it. The gradients are the same three maps transposed. What takes a tile
+product for all tiles and images. With coefficients 0, 1 and 1/2 the rounding stays near that of the plain sum, and a
+finite input that an output does not see adds exactly 0 to it. The gradients are the same three maps transposed. What takes a tile
 to its points and back is a small matrix product as well: by rows and columns at once, and from cache to cache; where it is
 compiled (loops.py), without the many zeros of the matrix.
 
@@ -21,6 +21,7 @@ multiplied for those phases alone that have it.
 """
 import functools
 import math
+import threading
 from itertools import product
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ B = (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)                  #
 G = (1, 0, 0), (.5, .5, .5), (.5, -.5, .5), (0, 0, 1)
 A = (1, 0), (1, 1), (1, -1), (0, -1)
 MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
+_KEEPING = threading.Lock()       # a caller may compute in several threads
 FLIPPED_B, FLIPPED_A = (tuple(of[k] for k in (3, 1, 2, 0)) for of in (B, A))   # of flipped taps: then d and y are flipped, too
 
 # By whether a point is the last of its row and of its column, and a phase has three taps: in these orders the points of each
@@ -127,13 +129,15 @@ def kept_filter_points(w, S, of_phases):
     """`filter_points` as it was computed for these filters, compared number by number: whoever changes filters in place
     need not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
-    filters, U = _KEPT.pop(key, (None, None))
+    with _KEEPING:
+        filters, U = _KEPT.pop(key, (None, None))
     in_8 = pieces(len(w), -(-len(w)//8))
     if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), in_8)):
         filters, U = w.copy(), filter_points(w, S, of_phases)
-    while len(_KEPT) >= MOST_KEPT:
-        _KEPT.pop(next(iter(_KEPT)), None)                      # the one that was asked for longest ago
-    _KEPT[key] = filters, U
+    with _KEEPING:
+        while len(_KEPT) >= MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)))                        # the one that was asked for longest ago
+        _KEPT[key] = filters, U
     return U
 
 

@@ -475,7 +475,7 @@ class Training:
         self.is_broken = False
 
     def gone_by(self) -> list[Any]:
-        """What a step goes by besides its arguments: each may be replaced between two steps, as `Network.load` does."""
+        """All that a step goes by besides its arguments: each may be replaced between two steps, as `Network.load` does."""
         return [self.totals, self.device_mean, vars(self.optimizer), *map(vars, self.network.layers)]
 
     def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array,

@@ -57,7 +57,7 @@ class StallGuard:
 @contextmanager
 def told_by_the_loss():
     """`with told_by_the_loss():` NumPy is silent about numbers that leave float32, on whichever thread: the loss is infinite or
-    NaN then, and whoever looks at it says so in a sentence."""
+    NaN then, or stays that of guessing where a norm has divided them to 0, and whoever looks at it says so in a sentence."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
         yield

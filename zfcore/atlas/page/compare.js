@@ -24,19 +24,27 @@
       [`unit ${unit}`, "", match ? `unit ${match[0]}` : ""].map(text => make("span", {class: "line"}, text)));
   }
 
+  const size = found => atlas.tile.size(found.tiles.side, 96);
+
   function pairs(found, compare) {
     const value = p => found.matches[p] ? found.matches[p][1] : -Infinity;
     const order = found.units.map((_, p) => p).sort((a, b) => value(b) - value(a) || a - b);
-    return make("ul", {class: "matches", "--size": atlas.tile.size(found.tiles.side, 96)},
+    return make("ul", {class: "matches", "--size": size(found)},
       order.map(p => pair(found, p, compare)));
   }
 
-  const introduction = (network, compare) => make("p", {class: "lead"}, "Units of ", make("strong", {}, name(network.name)),
-    " beside those of ", make("strong", {}, name(compare.name)), ` (${compare.run}). The number is the correlation of their `,
-    "activations over the same pictures: 1 where they fire alike.");
+  /** After which epoch of which run a network is: two may have one name. */
+  const whose = ({run, epoch}) => `epoch ${epoch} of ${run}`;
 
-  const sides = (network, compare) => make("p", {class: "sides"},
-    [name(network.name), "correlation", name(compare.name)].map(text => make("span", {}, text)));
+  const introduction = (network, compare) => make("p", {class: "lead"},
+    "Units of ", make("strong", {}, name(network.name)), ` (${whose(network)}) beside those of `,
+    make("strong", {}, name(compare.name)), ` (${whose(compare)}). The number is the correlation of their activations over the `,
+    "same pictures: 1 where they fire alike. The control is what the best of so many units reaches by chance: the same with the ",
+    "activations of the other network permuted among the pictures.");
+
+  const titled = network => [name(network.name), make("small", {class: "line"}, whose(network))];
+  const sides = (network, compare, size) => make("p", {class: "sides", "--size": size},
+    [titled(network), "correlation", titled(compare)].map(text => make("span", {}, text)));
 
   async function show(layer) {
     const network = atlas.store.network, {compare} = network;
@@ -46,10 +54,11 @@
     if (layer !== undefined && at < 0) throw new Error("That layer is not compared: choose one under Compare.");
     const found = layer === undefined ? null : await atlas.store.comparison(layer);
     return {title: layer === undefined ? "Compare" : `Compare ${layer}`, back: layer === undefined ? "#" : "#compare",
+      search: at < 0 ? null : atlas.route.pageOf(layer),
       up: at < 0 ? null : address(at + 1), down: at < 0 ? null : address(at - 1),
       node: [make("h1", {}, "Compare", layer === undefined ? null : [" / ", name(layer)]), introduction(network, compare),
         section("Mean of each layer", means(compare)),
-        found ? section("Unit by unit, the likest first", sides(network, compare),
+        found ? section("Unit by unit, the likest first", sides(network, compare, size(found)),
           pairs(found, compare)) : make("p", {class: "faint"}, "Choose a layer to see its units.")]};
   }
 

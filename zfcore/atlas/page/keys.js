@@ -1,5 +1,5 @@
 "use strict";
-/* Keys: a page says where left, right, up, down and Escape lead; / searches, ? helps. */
+/* Keys: a page says where left, right, up, down, Escape and / lead; ? helps. */
 (() => {
   const PLACES = {ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", Escape: "back"};
   const help = document.getElementById("help");
@@ -7,20 +7,12 @@
   /** Is somebody writing, or moving within something that has arrows of its own? */
   const busy = target => Boolean(target.closest && target.closest("input, textarea, select, dialog, [data-keys]"));
 
+  /** Where this page has no search, go to that of its layer, or of the last. */
   function search() {
-    const field = document.getElementById("search"), now = atlas.route.now();
+    const field = document.getElementById("search"), {layers} = atlas.store.network;
     if (field) return field.focus();
-    const {layers} = atlas.store.network, top = layers.length ? atlas.route.layerAddress(layers[layers.length - 1].name) : null;
-    const goal = now.back && now.back !== "#" ? now.back : top;
-    if (!goal) return;
-    atlas.route.go(goal);
-    const seen = new MutationObserver(() => {
-      const found = document.getElementById("search");
-      if (!found) return;
-      seen.disconnect();
-      setTimeout(() => found.focus());                // after the page has set the focus to its heading
-    });
-    seen.observe(document.getElementById("main"), {childList: true});
+    const goal = atlas.route.now().search ?? (layers.length ? atlas.route.layerAddress(layers[layers.length - 1].name) : null);
+    if (goal) atlas.route.go(goal, () => document.getElementById("search")?.focus());
   }
 
   function escape(event) {

@@ -3,6 +3,7 @@
 (() => {
   const {make, put, name, choice, section, coded, trouble} = atlas.dom, {number} = atlas.words;
   let api = null, last = null;           // what the server offers; its last answer
+  let stream = null, turns = 0;          // of the camera, null: it is off; how often it was asked for or stopped
 
   /** Ask once whether these pages come from the server of --serve. */
   async function start() {
@@ -23,6 +24,7 @@
       document.body.classList.remove("dropping");
       take(event.dataTransfer.files[0]);
     });
+    addEventListener("hashchange", stop);
     addEventListener("paste", event => take([...event.clipboardData.files].find(file => file.type.startsWith("image/"))));
   }
 
@@ -40,6 +42,7 @@
   /** Look at a picture, and show the page of what comes of it. */
   async function take(file) {
     if (!file) return;
+    stop();
     last = {looking: ask("/api/look", file)};
     last.looking.catch(() => {});                     // told by the page
     if (location.hash === "#look") await atlas.route.show(); else atlas.route.go("#look");
@@ -57,16 +60,26 @@
 
   /** Show what the camera sees until a picture is taken or the page is left. */
   async function camera(seat) {
+    stop();
+    const turn = turns;
     try {
-      const stream = await navigator.mediaDevices.getUserMedia({video: true});
+      const given = await navigator.mediaDevices.getUserMedia({video: true});
+      if (turn !== turns) return off(given);
+      stream = given;
       const video = make("video", {autoplay: true, playsinline: true, "aria-label": "what the camera sees"});
-      const stop = () => stream.getTracks().forEach(track => track.stop());
       video.muted = true;
       video.srcObject = stream;
-      addEventListener("hashchange", stop, {once: true});
-      const taken = () => { shoot(video); stop(); };
-      seat.replaceChildren(video, make("button", {type: "button", onclick: taken}, "Take the picture"));
+      seat.replaceChildren(video, make("button", {type: "button", onclick: () => { shoot(video); stop(); }}, "Take the picture"));
     } catch (error) { seat.replaceChildren(trouble(new Error(`The camera cannot be used: ${error.message}`))); }
+  }
+
+  const off = given => given.getTracks().forEach(track => track.stop());
+
+  /** Turn the camera off; one that is allowed only afterwards does not stay on. */
+  function stop() {
+    turns++;
+    if (stream) off(stream);
+    stream = null;
   }
 
   function shoot(video) {

@@ -7,9 +7,9 @@
   /** Side in pixels of the tiles of so many units: many are small, until they are spread. */
   const side = (many, zoom) => Math.round(Math.min(Math.max(ROOM / Math.sqrt(many), SMALLEST) * Math.sqrt(zoom), LARGEST));
 
-  function place(layer, position, told) {
+  function place(layer, position, kind, told) {
     const [x, y] = layer.map[position], unit = layer.units[position];
-    const anchor = link(atlas.route.unitAddress(layer.name, unit), atlas.tile.ofUnit(layer, position));
+    const anchor = link(atlas.route.unitAddress(layer.name, unit), atlas.tile.ofUnit(layer, position, kind));
     anchor.style.setProperty("--x", x);
     anchor.style.setProperty("--y", y);
     anchor.title = `unit ${unit}`;
@@ -27,12 +27,15 @@
     frame.scrollTop = y * frame.scrollHeight - frame.clientHeight / 2;
   }
 
-  /** Map of those of the units at `positions` that it has a place for; `about` gives the text beside a hovered one. */
-  function show(layer, positions, about) {
+  /** Does the map of a layer have a place for the unit? */
+  const has = (layer, position) => layer.map[position][0] !== null;
+
+  /** Map of the units at `positions`, for which it has a place; `about` gives the text beside a hovered one. */
+  function show(layer, positions, kind, about) {
     const told = make("p", {class: "told", "aria-live": "polite"}, "Units whose projections are alike lie near each other.");
     const tell = position => put(told, about(position));
     const land = make("div", {class: "land", "--zoom": 1, "--size": `${side(positions.length, 1)}px`},
-      positions.filter(position => layer.map[position][0] !== null).map(position => place(layer, position, tell)));
+      positions.map(position => place(layer, position, kind, tell)));
     const frame = make("div",
       {class: "frame", tabindex: "0", role: "region", "aria-label": "map of the units", "data-keys": "own"}, land);
     let zoom = 1;
@@ -47,5 +50,5 @@
     return make("div", {class: "map"}, make("div", {class: "bar"}, told, make("div", {class: "choice"}, buttons)), frame);
   }
 
-  atlas.map = {show};
+  atlas.map = {has, show};
 })();

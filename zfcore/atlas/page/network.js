@@ -3,15 +3,19 @@
 (() => {
   const {make, link, name, coded, section} = atlas.dom, {count, plural, number, field} = atlas.words;
 
+  const GREY = "It was made for grey pictures: what its first layer sees of red, green and blue is their grey, so there it has " +
+    "three times the weights, and light and dark are green and violet in its projections. ";
+
   function what(network) {
     const [channels, height, width] = network.input;
-    const kind = {1: "grey pictures", 3: "colour pictures"}[channels] || `pictures of ${channels} channels`;
+    const kind = {1: "grey pictures", 3: `${network.grey ? "the grey of " : ""}colour pictures`}[channels]
+      || `pictures of ${channels} channels`;
     const layers = network.table.filter(row => row.parameters > 0);
     const weights = layers.reduce((sum, row) => sum + row.parameters, 0), classes = network.outputs;
     return [make("strong", {}, name(network.name)),
       ` looks at ${kind} of ${height} × ${width} pixels through ${plural(layers.length, "layer")}`,
       ` with ${count(weights)} weights`,
-      classes > 1 ? `, and says which of ${count(classes)} classes it sees` : "", ". "];
+      classes > 1 ? `, and says which of ${count(classes)} classes it sees` : "", ". ", network.grey ? GREY : ""];
   }
 
   function errors({errors}) {

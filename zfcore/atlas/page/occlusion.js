@@ -14,10 +14,15 @@
     return rgb(HEAT[k].map((one, c) => one + (HEAT[k + 1][c] - one) * (at - k)));
   }
 
-  /** How a grid of numbers is coloured: {colour(x), legend}. */
-  function numbers(grid) {
-    const all = grid.flat(), [low, high] = [Math.min(...all), Math.max(...all)];
-    return {colour: x => heat(high > low ? (x - low) / (high - low) : 1),
+  /** Ends of the colour scale, as figure 7 has them: P always from 0 to 1, so that a fall of nothing looks like nothing. */
+  function ends(occlusion, kind) {
+    const all = occlusion.sums ? occlusion.sums.flat() : [];
+    return kind === "p" ? [0, 1] : [Math.min(0, ...all), Math.max(occlusion.clean.sum, ...all)];
+  }
+
+  /** How numbers between two ends are coloured: {colour(x), legend}. */
+  function numbers([low, high]) {
+    return {colour: x => heat(high > low ? (x - low) / (high - low) : 0),
       legend: make("div", {class: "scale"}, make("span", {}, number(low)),
         make("span", {class: "ramp", "--ramp": `linear-gradient(to right, ${HEAT.map(rgb).join(", ")})`}),
         make("span", {}, number(high)))};
@@ -36,8 +41,9 @@
 
   function kinds(occlusion) {
     const label = className(occlusion.label) ?? `class ${occlusion.label}`;
-    return [["p", "Probability", ["Probability of ", name(label), " with the square there"]],
-      ["sums", "Activity", [`${occlusion.silent ? "No map fires on the clean picture. " : ""}Sum of the map of unit ${occlusion.unit} of `, name(occlusion.layer), " with the square there"]],
+    const least = number(Math.min(...occlusion.p.flat())), none = occlusion.silent ? "No map fires on the clean picture. " : "";
+    return [["p", "Probability", ["Probability of ", name(label), ` with the square there, ${least} at the least`]],
+      ["sums", "Activity", [`${none}Sum of the map of unit ${occlusion.unit} of `, name(occlusion.layer), " with the square there"]],
       ["class", "Class", ["Most probable class with the square there"]]].filter(([kind]) => occlusion[kind]);
   }
 
@@ -96,7 +102,7 @@
       put(told, sentence(occlusion, i, j));
     }
     const colourBy = kind => {
-      const {colour, legend: scale} = kind === "class" ? classes(occlusion.class) : numbers(occlusion[kind]);
+      const {colour, legend: scale} = kind === "class" ? classes(occlusion.class) : numbers(ends(occlusion, kind));
       paint(canvas, occlusion[kind], colour);
       put(legend, make("span", {}, kinds(occlusion).find(([one]) => one === kind)[2]), scale);
     };

@@ -27,7 +27,8 @@
     if (!tile) return make("p", {class: "faint"}, "The whole picture is not kept in this atlas.");
     const [, height, width] = atlas.store.network.input, [top, left, bottom, right] = one.box;
     const inside = (x, most) => Math.min(Math.max(x, 0), most);
-    const box = layer.whole ? null : make("span", {class: "box",
+    const all = top <= 0 && left <= 0 && bottom >= height && right >= width;
+    const box = all ? null : make("span", {class: "box",
       "--top": inside(top, height) / height, "--left": inside(left, width) / width,
       "--bottom": 1 - inside(bottom, height) / height, "--right": 1 - inside(right, width) / width});
     return make("span", {class: "whole"}, tile, box);

@@ -74,9 +74,10 @@
     section("Covered by a grey square", atlas.occlusion.show(picture, picture.occlusion));
 
   async function show(one) {
-    const {pictures} = atlas.store.network, at = pictures.findIndex(picture => picture.number === one);
+    const {pictures} = atlas.store.network;
+    const at = /^\d+$/.test(one) ? pictures.findIndex(picture => picture.number === Number(one)) : -1;
     if (at < 0) throw new Error("This atlas has no page of that picture: choose one under Pictures.");
-    const picture = await atlas.store.picture(one), k = className(picture.label);
+    const picture = await atlas.store.picture(pictures[at].number), k = className(picture.label);
     const address = next => next ? atlas.route.pictureAddress(next.number) : null;
     return {title: picture.name, back: "#pictures", left: address(pictures[at - 1]), right: address(pictures[at + 1]),
       node: [make("h1", {}, name(k ?? picture.name)), make("p", {class: "faint"}, name(picture.name)),

@@ -3,7 +3,7 @@
 (() => {
   const RESERVED = new Set(["", "pictures", "picture", "compare", "look", "layer"]);
   const scrolled = new Map();             // address -> how far down it was left
-  let turns = 0, shown = null, followed = false;
+  let turns = 0, shown = null, followed = false, then = null;
 
   const layerAddress = name => "#" + (RESERVED.has(name) ? "layer/" : "") + encodeURIComponent(name);
   const pageOf = name => name !== null && atlas.store.entry(name) ? layerAddress(name) : null;
@@ -16,12 +16,13 @@
     try { return hash.slice(1).split("/").map(decodeURIComponent); } catch { return [null]; }
   }
 
-  /** Promise of the page at an address: {title, node, and addresses left, right, up, down, back where keys lead somewhere}. */
+  /** Promise of the page at an address: {title, node, and the addresses where keys lead somewhere: left, right, up, down, back,
+      search}. */
   async function page(hash) {
     const [first, ...rest] = parts(hash);
     if (first === "" && !rest.length) return atlas.networkPage.show();
     if (first === "pictures" && !rest.length) return atlas.picturePage.all();
-    if (first === "picture" && rest.length === 1) return atlas.picturePage.show(Number(rest[0]));
+    if (first === "picture" && rest.length === 1) return atlas.picturePage.show(rest[0]);
     if (first === "compare" && rest.length < 2) return atlas.comparePage.show(rest[0]);
     if (first === "look" && !rest.length) return atlas.live.show();
     const [name, unit, ...more] = first === "layer" ? rest : [first, ...rest];
@@ -42,8 +43,9 @@
 
   /** Show the page of the present address, unless another one was asked for meanwhile. */
   async function show() {
-    const turn = ++turns, hash = location.hash, goal = followed ? 0 : scrolled.get(hash) || 0;
+    const turn = ++turns, hash = location.hash, goal = followed ? 0 : scrolled.get(hash) || 0, after = then;
     followed = false;
+    then = null;
     const next = await found(hash);
     if (turn !== turns) return;
     const first = shown === null;
@@ -55,6 +57,7 @@
     scrollTo(0, goal);
     const heading = main.querySelector("h1");
     if (heading && !first) { heading.tabIndex = -1; heading.focus({preventScroll: true}); }
+    if (after) after();
     main.dataset.page = hash || "#";
   }
 
@@ -70,9 +73,11 @@
     }
   }
 
-  /** Go to an address as a link does. */
-  function go(address) {
+  /** Go to an address as a link does; `after` is called when its page stands, and never where another one comes first. */
+  function go(address, after = null) {
+    if (address === location.hash) return;
     followed = true;
+    then = after;
     location.hash = address;
   }
 

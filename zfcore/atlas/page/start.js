@@ -2,7 +2,7 @@
 /* The beginning: the network's data are read, the head of the page is filled, and the page of the address is shown. */
 (() => {
   const {make, put, link, name, trouble} = atlas.dom, {plural} = atlas.words;
-  const VERSION = 3;
+  const VERSION = 4;
 
   function head(network) {
     put(document.querySelector(".brand"), name(network.name));

@@ -46,8 +46,9 @@
 
   const layer = name => atlas.load(`layer-${page(name)}`);
   const comparison = name => atlas.load(`compare-${page(name)}`);
+  const likeness = name => atlas.load(`likeness-${page(name)}`);
   const picture = number => atlas.load(`picture-${number}`);
   const whole = () => atlas.load("whole");
 
-  atlas.store = {network: null, entry, shows, file, layer, comparison, picture, whole};
+  atlas.store = {network: null, entry, shows, file, layer, comparison, likeness, picture, whole};
 })();

@@ -94,7 +94,7 @@
     if (position < 0) throw new Error(`${layer.name} shows no unit ${unit}: choose one of its ${layer.units.length}.`);
     const [below, above, whole] = await Promise.all([beside(layer.below), beside(layer.above), perhaps(atlas.store.whole())]);
     const at = list => list && list[position], dead = layer.dead[position];
-    return {title: `${layer.name}/${unit}`, back: atlas.route.layerAddress(layer.name),
+    return {title: `${layer.name}/${unit}`, back: atlas.route.layerAddress(layer.name), search: atlas.route.layerAddress(layer.name),
       left: step(layer, position - 1), right: step(layer, position + 1),
       up: atlas.route.pageOf(layer.above), down: atlas.route.pageOf(layer.below),
       node: make("div", {class: atlas.tile.crisp(entry), "--size": atlas.tile.size(layer.sheets.side, 96)},
