@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer, project
-from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
+from zfcore.deconvnet import (DECONVNET, GRADIENT, GUIDED, descend, feature_layer, find_places, project, start_signal)
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 
@@ -220,6 +220,19 @@ def test_the_start_value_scales_the_picture():
     close(scaled.pixels*whole.values, whole.pixels)
 
 
+def test_a_whole_map_is_scaled_to_the_start_from_a_negative_activation_too():
+    network, x = small_zfnet()
+    network["fc8"].parameters["b"] -= 3
+    below_0 = network.forward(x)[0].argmin(axis=0)
+    one, whole = (project(network, x, "fc8", below_0, whole_map=how, start=2) for how in (False, True))       # a map of one
+    assert (one.values < 0).all()
+    close(whole.pixels, one.pixels)
+    y, units = np.array([[[-3.0, -1.5]], [[0.0, -2.0]]])[..., None].repeat(2, axis=3), np.array([0, 1])      # (2,1,2,2)
+    places, values = find_places(y, units)
+    np.testing.assert_array_equal(start_signal(y, units, places, values, whole_map=True, start=1)[units, 0, :, [0, 1]],
+                                  [[2, 1], [0, -2]])
+
+
 def test_the_strongest_place_is_the_first_of_the_map_and_can_be_named():
     network, x = small_zfnet()
     y = network.forward(x, until="relu3")[0]
@@ -287,6 +300,21 @@ def test_a_layer_a_unit_or_a_place_that_is_not_there_is_named_with_those_that_ar
         project(network, x, "conv4", [0]*N, [[0, 0], [0, 4], [1, 1], [2, 2]])
     with pytest.raises(Expected, match="units: expected shape"):
         project(network, x, "conv4", [0, 1])
+
+
+@pytest.mark.parametrize("rule", [lambda layer, dy, cache: dy, lambda layer, dy, cache: 2*dy[::-1]])
+def test_a_rule_that_is_written_for_whole_maps_projects_from_one_place_as_from_all(rule):
+    network = randomised(Network("within", (3, 31, 27), [Conv("conv1", 6, K=3, S=2), ReLU("relu1"), LocalResponseNormWithin("norm1", 3),
+                                                         Conv("conv2", 5, K=2)]))[0]
+    x, asked = np.random.default_rng(1).standard_normal((3, 31, 27, N)), []
+    rules = {**DECONVNET, LocalResponseNormWithin: lambda layer, dy, cache: asked.append(dy.shape[1:3]) or rule(layer, dy, cache)}
+    y, caches = network.forward(x)
+    found = project(network, x, "conv2", range(N), rules=rules)
+    dy = start_signal(y, np.arange(N), found.places, found.values)
+    close(found.pixels, network.backward(dy, caches, rules)[0])
+    assert asked == [(2, 2), network.shapes[2][1:], network.shapes[2][1:]]
+    with pytest.raises(Expected, match=r"^norm1: what its rule returns: expected shape \(6, 15, 13, 4\), got \(6, 14, 13, 4\)"):
+        project(network, x, "conv2", range(N), rules={LocalResponseNormWithin: lambda layer, dy, cache: dy[:, 1:]})
 
 
 def test_a_rule_for_a_kind_holds_for_the_kinds_that_descend_from_it():

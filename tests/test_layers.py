@@ -201,6 +201,11 @@ def test_what_it_says_of_its_outputs_is_so(layer):
     assert not layer.keeps_positive or (positive >= 0).all()
     assert not layer.hands_on or (layer.forward(x)[0].ravel() == x.ravel()).all()
     assert layer.has_weights == ("w" in layer.parameters) and (not layer.has_filters or layer.parameters["w"].ndim == 4)
+    if layer.affine:                                                          # what stands behind it may be done by its arrays
+        y, (factor, shift) = layer.forward(x)[0], np.random.default_rng(8).standard_normal((2, len(positive)))
+        layer.parameters = {"w": layer.parameters["w"]*factor, "b": layer.parameters["b"]*factor + shift}
+        as_maps = (-1, *[1]*(y.ndim - 1))
+        np.testing.assert_allclose(layer.forward(x)[0], y*factor.reshape(as_maps) + shift.reshape(as_maps), rtol=1e-9, atol=1e-12)
 
 
 @every

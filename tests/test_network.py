@@ -1,5 +1,6 @@
 """A network in a row: its gradient is the derivative of its loss, its caches serve any rules, its errors name the layer."""
 import importlib.util
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 from zfcore import cpu
 from zfcore.check import Expected
-from zfcore.deconvnet import descend, project, skip
+from zfcore.deconvnet import GRADIENT, GUIDED, descend, project, skip
+from zfcore.fusion import Unkept
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
                            Step)
 from zfcore.models import build
@@ -80,12 +82,28 @@ def test_training_keeps_no_map_between_a_convolution_and_its_pool_and_changes_no
     wanted, alone = one_by_one(network, x)
     np.testing.assert_array_equal(logits, wanted)
     below_a_pool = [k for k, pair in enumerate(pairwise(network.layers)) if tuple(map(type, pair)) == (ReLU, MaxPool)]
-    assert below_a_pool and all(caches[k] is None for k in below_a_pool)
+    assert below_a_pool and all(caches[k] is Unkept for k in below_a_pool)
     dy = softmax_loss_backward(softmax_loss(logits, labels)[1])
     (dx, grads), (dx_alone, grads_alone) = (network.backward(dy, kept) for kept in (caches, alone))
     np.testing.assert_array_equal(dx, dx_alone)
     for name, of_layer in grads.items():
         np.testing.assert_array_equal(of_layer["w"], grads_alone[name]["w"])
+
+
+def test_a_way_down_that_a_training_step_kept_nothing_for_is_refused_in_a_sentence():
+    network, x, _ = small()
+    y, caches = network.forward(x, step=4)
+    for back in (caches, deepcopy(caches)):
+        for rules in (GUIDED, {MaxPool: MaxPool.data_gradient}):
+            with pytest.raises(Expected, match=r"^caches: relu\d: expected those of an evaluation, .* got those of a training step"):
+                network.backward(y, back, rules)
+    at = [layer.name for layer in network.layers].index("relu1")
+    relu1 = np.ones((*network.shapes[at + 1], x.shape[-1]), x.dtype)
+    for ask in (lambda: network.backward(relu1, caches[:at + 1]),
+                lambda: descend(network, relu1, caches[:at + 1], GUIDED, np.zeros((x.shape[-1], 2), int))):
+        with pytest.raises(Expected, match=r"^caches: relu1: expected those of an evaluation"):
+            ask()
+    assert network.backward(y, caches, GRADIENT)[0].any()                         # which the pool above brings in
 
 
 def one_by_one(network, x):
@@ -377,6 +395,27 @@ def test_load_refuses_other_layers_other_shapes_and_nan():
     spoilt["conv2"]["b"] = np.full(64, np.nan, np.float32)
     with pytest.raises(Expected, match="conv2.b: expected finite values, got 64 of 64"):
         network.load(spoilt)
+
+
+@pytest.mark.parametrize("odd, sentence", [
+    (np.full(4, 1e300), "fc2.b in float32: expected finite values, got 4 of 4"),
+    (np.array([1, 2, 1e39, 4]), "fc2.b in float32: expected finite values, got 1 of 4"),
+    (np.ones(4, np.complex64), "fc2.b: expected real numbers, got complex64"), (np.array(list("abcd")), "fc2.b: expected real numbers, got <U1"),
+    (np.array([None]*4), "fc2.b: expected real numbers, got object"), (np.ones(4, bool), "fc2.b: expected real numbers, got bool")], ids=str)
+def test_load_takes_real_numbers_that_float32_holds_alone_and_leaves_the_network_as_it_was(odd, sentence):
+    network = Network("n", (2, 1, 1), [Flatten("flatten"), Linear("fc2", 4)]).init(0)
+    before = network["fc2"].parameters
+    with pytest.raises(Expected, match=f"^{sentence}"):
+        network.load({"fc2": {"w": np.ones((2, 4), np.float32), "b": odd}})
+    assert network["fc2"].parameters is before
+
+
+def test_load_shares_arrays_of_float32_in_c_order_and_copies_all_others():
+    network = Network("n", (2, 1, 1), [Flatten("flatten"), Linear("fc2", 4)])
+    for w, shared in ((np.ones((2, 4), np.float32), True), (np.ones((2, 4), np.float32, "F"), False), (np.ones((2, 4), int), False),
+                      (np.ones((2, 4), ">f4"), False), (np.ones((2, 8), np.float32)[:, ::2], False)):
+        kept = network.load({"fc2": {"w": w, "b": np.ones(4, np.float16)}})["fc2"].parameters["w"]
+        assert (kept is w) == shared == np.shares_memory(kept, w) and kept.dtype == np.float32 and kept.flags.c_contiguous
 
 
 def test_what_a_network_has_loaded_can_be_trained_though_it_may_not_be_written_into():

@@ -13,10 +13,12 @@ from zfcore import checkpoint
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.portraits import net_weights
 from zfcore.analysis.sanity_checks import with_weights_of
+from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint
-from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
+from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer, project, start_signal
+from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU, Whole
+from zfcore.models.folded import folded
 from zfcore.network import Network
 from zfcore.ops.window import cut
 from zfcore.trained import Trained
@@ -160,6 +162,43 @@ def test_a_layer_that_lacks_a_parameter_is_told_with_those_that_it_has():
 def test_weights_are_called_w():
     with pytest.raises(Expected, match="^own: gain: expected weights called w, as it says has_weights, got g$"):
         network(type("Odd", (Gain,), {"parameter_shapes": lambda self, shape: {"g": shape[:1]}}))
+
+
+def of_other_shape(kind, **shapes):
+    return type("Odd", (kind,), {"parameter_shapes": lambda self, shape: shapes})
+
+
+@pytest.mark.parametrize("w", [(6, 3, 5, 5), (3, 5, 5, 7), (2, 5, 5, 6), (3, 5, 4, 6), (75, 6), (0, 5, 5, 6)], ids=str)
+def test_filters_are_laid_out_as_everybody_takes_them(w):
+    """The limit on their RMS and whoever shows them would take those of another engine for others, without a word."""
+    with pytest.raises(Expected, match=rf"^own: conv: w: expected filters \(C,K,K,6\) of C of its 3 maps, .*, got {re.escape(str(w))}$"):
+        Network("own", (3, 9, 9), [of_other_shape(Conv, w=w, b=(6,))("conv", 6, 5)])
+    Network("own", (3, 9, 9), [of_other_shape(Conv, w=(1, 5, 5, 6), b=(6,))("conv", 6, 5)])
+
+
+@pytest.mark.parametrize("shapes, got", [({"w": (3, 4)}, "w (3, 4)"), ({"w": (4, 3), "b": (4,)}, "w (4, 3), b (4,)")])
+def test_what_says_that_it_is_affine_has_biases_and_weights_for_each_output(shapes, got):
+    with pytest.raises(Expected, match=rf"^own: fc: expected w \(...,4\) and b \(4,\), as it says affine, got {re.escape(got)}$"):
+        Network("own", (3, 1, 1), [Flatten("flat"), of_other_shape(Linear, **shapes)("fc", 4)])
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_batch_normalisation_is_folded_into_what_says_that_it_is_affine_alone(affine, monkeypatch):
+    """Weights may do anything: only those that form a sum may take a factor in."""
+    class Own(Gain):
+        def forward(self, x, step=None):
+            y, x = Gain.forward(self, x)
+            return (y if self.affine else y*np.abs(x)), x
+
+    monkeypatch.setattr(Own, "affine", affine)
+    monkeypatch.setitem(KINDS, "Own", Own)
+    of = network(Own, BatchNorm("bn"), Own("own"), BatchNorm("last")).init(1, "he")
+    of["last"].buffers = {"mean": np.float32([1, 2, 3]), "var": np.float32([4, 5, 6])}
+    if affine:
+        np.testing.assert_allclose(folded(of).forward(X)[0], of.forward(X)[0], rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(Expected, match="^last: expected a convolution or a fully connected layer right below .*, got own$"):
+            folded(of)
 
 
 @pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])
@@ -377,3 +416,93 @@ def test_scores_that_no_layer_makes_have_no_other_order(layers, sentence):
     names = [str(k) for k in range(made.shapes[-1][0])]
     with pytest.raises(Expected, match=f"^own: {sentence}"):
         Trained(made, MEAN, names).with_classes(names[::-1])
+
+
+# -------------------------------------------------------------------------------------------- maps that see all of the maps below
+@dataclass
+class GlobalMax(Whole):
+    """Maximum of each map, in a map of one pixel."""
+    has_switches = keeps_positive = by_units = True
+
+    def shape_out(self, shape):
+        return shape[0], 1, 1
+
+    def forward(self, x, step=None):
+        flat = x.reshape(len(x), -1, x.shape[-1])
+        where = flat.argmax(axis=1)[:, None]
+        return np.take_along_axis(flat, where, 1).reshape(len(x), 1, 1, -1), (where, x.shape)
+
+    def backward(self, dy, cache):
+        where, shape = cache
+        dx = np.zeros((len(dy), shape[1]*shape[2], shape[3]), dy.dtype)
+        np.put_along_axis(dx, where, dy.reshape(where.shape), 1)
+        return dx.reshape(shape), {}
+
+
+@dataclass
+class Doubled(Whole):
+    """Each pixel four times, side by side: no window KxK at a stride says what one of its outputs sees."""
+    keeps_positive = by_units = True
+
+    def shape_out(self, shape):
+        return shape[0], 2*shape[1], 2*shape[2]
+
+    def forward(self, x, step=None):
+        return x.repeat(2, axis=1).repeat(2, axis=2), None
+
+    def backward(self, dy, cache):
+        C, H, W, N = dy.shape
+        return dy.reshape(C, H//2, 2, W//2, 2, N).sum(axis=(2, 4)), {}
+
+
+def behind_windows(kind, first=False):
+    whole = [kind("whole")]
+    return Network("own", (3, 9, 9), [*whole*first, Conv("conv1", 4, K=3), ReLU("relu1"), *whole*(not first), Conv("conv2", 5, K=1),
+                                      ReLU("relu2"), Flatten("flat"), Linear("fc3", 3)]).init(1, "he")
+
+
+SEEING_ALL = pytest.mark.parametrize("kind, first", [(GlobalMax, False), (Doubled, False), (Doubled, True)])
+
+
+@SEEING_ALL
+def test_from_a_layer_that_sees_all_maps_on_every_unit_sees_the_whole_picture(kind, first):
+    of = behind_windows(kind, first)
+    at = of.index("whole")
+    assert of.receptive_fields() == [(3, 1, 0)]*at + [None]*(len(of.layers) - at)
+    assert [line.split()[-1] for line in of.summary().splitlines()[2:-1]] == ["3/1"]*at + ["all"]*(len(of.layers) - at)
+
+
+@SEEING_ALL
+@pytest.mark.parametrize("rules", [GRADIENT, DECONVNET, GUIDED], ids=["gradient", "deconvnet", "guided"])
+def test_the_way_down_from_maps_that_see_all_of_those_below_is_the_dense_one(kind, first, rules):
+    of = behind_windows(kind, first)
+    for name in ("conv1", "whole", "conv2"):
+        y, caches = of.forward(X, until=of.layers[feature_layer(of, name)].name)
+        found = project(of, X, name, [1, 2], rules=rules)
+        dy = start_signal(y, np.array([1, 2]), found.places, found.values)
+        np.testing.assert_allclose(found.pixels, of.backward(dy, caches, rules)[0], rtol=1e-5, atol=1e-4)
+        assert found.pixels.any()
+
+
+@SEEING_ALL
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_a_square_is_slid_below_and_behind_a_layer_that_sees_all_maps(kind, first, layer):
+    model = Trained(behind_windows(kind, first), MEAN)
+    cone, whole = (occlusion(model, pictures(), [0, 2], layer=layer, size=3, stride=2, incremental=how) for how in (True, False))
+    for name in ("sums", "probabilities"):
+        np.testing.assert_allclose(getattr(cone, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
+    assert whole.sums.std() > 0
+
+
+@SEEING_ALL
+def test_views_of_units_that_see_all_maps_show_the_whole_picture(kind, first):
+    model = Trained(behind_windows(kind, first), MEAN, NAMES)
+    of = model.prepared(Squares(6))
+    top = top_activations(model, of, ["conv1", "whole", "conv2"], k=2)
+    for layer in top.values:
+        f = 3 if layer == "conv1" and not first else 9
+        views = unit_views(model, of, top, layer, [1, 2])
+        filled = views.pictures >= 0
+        assert views.projections.shape == (2, 2, f, f, 3) and filled.any()
+        if f == 9:
+            assert (views.boxes[filled] == [0, 0, 9, 9]).all()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
+from zfcore.fusion import kept
 from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU, check_maps
 from zfcore.network import Network, Rules, check_rules, rule_of
@@ -73,9 +74,12 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
 
     places      (N,2) row and column of the activation in the unit's map; None: the strongest one, the first in row order
     whole_map   all activations of the map at once instead of one
+    rules       as `Network.backward` has them. From one place each is given the signal in a region, (F,h,h,N), and the cache
+                that `cut_cache` makes of it, and hands down the wider region that this sees; one that gives another shape is
+                given whole maps instead
     start       None: the signal starts as the activation. A number: it starts as that number (for a whole map, scaled
-                so that its strongest activation is that number). The way down is positively homogeneous, so from a
-                positive activation this only scales the picture.
+                so that its strongest activation is that number; one of 0 stays 0). The way down is positively homogeneous, so
+                from a positive activation this only scales the picture; from a negative one it turns the signal's sign.
 
     Raises Expected for a layer, a unit or a place that there is not, for rules that are none, and for activations or
     pixels that are not finite."""
@@ -149,7 +153,7 @@ def start_signal(y: Array, units: NDArray[np.int64], places: NDArray[np.int64], 
     """dy of the shape of y, zero but for the chosen activation, or the chosen map, of each picture."""
     dy, pictures = zeros(y.shape, y.dtype, like=y), np.arange(y.shape[-1])
     if whole_map:
-        factor = 1 if start is None else start/array_module(y).where(values > 0, values, 1)
+        factor = 1 if start is None else start/array_module(y).where(values != 0, values, 1)
         chosen = (units, slice(None), slice(None), pictures) if y.ndim == 4 else (units, pictures)
         dy[chosen] = (y[chosen].T*factor).T                                             # (N,Ho,Wo), a factor a picture
     else:
@@ -165,22 +169,32 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
 
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
     in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
-    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, the rest is dense."""
+    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, or a layer sees
+    all of it, the rest is dense; so it is below a rule that hands down another shape than the region's, as it is written for
+    whole maps: {kind with a window: dy as it is}, say."""
     network.check_caches(dy, caches)
     check_rules(rules)
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]
+
+    def dense(dy, region, k):
+        """Bring the signal of a region in the output of layer k down to the pixels by whole maps."""
+        return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
+
     region = Regions(places[:, 0], places[:, 1], size=1)
     dy = cut(network.stored(dy), region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
-        layer, (C, H, W) = network.layers[k], network.shapes[k]
+        layer, window = network.layers[k], network.layers[k].window()
         rule = rule_of(layer, rules)
         if rule is skip:                                     # dy as it is is dy where it is, however wide the layer's window
             continue
-        below = region.below(*layer.window())                # type: ignore[misc]   # maps: it has one
-        if below.size > min(H, W):
-            return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
-        found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
+        below = None if window is None else region.below(*window)
+        if below is None or below.size > min(network.shapes[k][1:]):
+            return dense(dy, region, k)
+        C, H, W = network.shapes[k]
+        found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(kept(layer, caches[k]), region, below))
+        if np.shape(found) != (C, below.size, below.size, dy.shape[-1]):
+            return dense(dy, region, k)
         dy = check_maps(layer, "its rule", found, dy, (C, below.size, below.size))
         if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)

@@ -1,17 +1,32 @@
 """Floor 2: layers that share a pass over memory, as tables in which the engine looks things up. What each layer would have left
-by itself, output and cache, a pass leaves too, to the bit; so that a layer need not know its neighbours.
+by itself a pass leaves too, to the bit, so that a layer need not know its neighbours: its cache, unless that is `Unkept`, and its
+output, but for those below the last, which may tell that one's as theirs.
 
     FORWARD     {kinds of neighbouring layers, from below: function(*layers, x, step) -> [(output, cache)], one each, or None
                 where it does not pay}
     BACKWARD    {kinds of neighbouring layers, from below: function(dy, their caches, need_dx) -> (dx of all, gradients of the
                 parameters of the one that has some, {} of none)}
 """
+from zfcore import check
 from zfcore.backend import runs_kernels
 from zfcore.layers import Conv, Linear, LocalResponseNorm, MaxPool, ReLU, check_maps, pair
 from zfcore.ops.conv2d import conv2d, conv2d_backward
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, pool_fits
 from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
 from zfcore.ops.maxpool import maxpool_backward
+
+
+class Unkept:
+    """Stands itself for the cache of a layer of which a pass in training keeps none, for the memory. Rules, which ask the layer
+    for its way down alone, take the caches of an evaluation."""
+
+
+def kept(layer, cache):
+    """The cache of a layer that goes down alone. Raises Expected where a pass kept none."""
+    if cache is Unkept:
+        raise check.Expected(f"caches: {layer.name}", "those of an evaluation, where its way down is asked for alone",
+                             "those of a training step, which computes it together with the pool above", "forward(x) without a step")
+    return cache
 
 
 def conv_relu(conv, relu, x, step):
@@ -27,13 +42,13 @@ def linear_relu(linear_layer, relu, x, step):
 
 def conv_relu_pool(conv, relu, pool, x, step):
     """Run the three as one in training, where nobody asks for the map between: a kernel where it gains by it, and on the CPU
-    for the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's
+    for the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is not kept, as the pool's
     tells the gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
     if step is None or runs_kernels(x) and not pool_fits(x, w, S, pool.arguments(), groups, True):
         return None
     cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision, training=True)
-    return [(y, cache), (y, None), (y, of_pool)]
+    return [(y, cache), (y, Unkept), (y, of_pool)]
 
 
 def pool_norm(pool, norm, x, step):

@@ -26,7 +26,10 @@ and what it answers otherwise only where the answer is another one:
     has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the
                                  start. It is then asked also for net_weights(units), what each output takes from each unit
                                  below, and reweighted(cache), the cache with the weights that it has now
-    has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
+    has_filters                  these are filters: "w" (C,K,K,F) for F outputs, each of C of the maps below, such as a group's, which
+                                 may be looked at and whose RMS is limited
+    affine                       each output is the sum of what it sees times its weights "w" (...,outputs), and its entry of "b"
+                                 (outputs,): a BatchNorm behind it may be folded into them
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
     by_units                     each of its units comes of the unit below of the same number alone, and by arrays, if it has some,
@@ -86,7 +89,7 @@ class Step(NamedTuple):
 class Layer(ABC):
     """A layer called `name`; the head of this file says what each kind must answer and what it may."""
     name: str
-    has_weights = has_filters = rectifies = keeps_positive = by_units = keeps_units = has_switches = hands_on = False
+    has_weights = has_filters = affine = rectifies = keeps_positive = by_units = keeps_units = has_switches = hands_on = False
     border = 0.0
     precision: ClassVar[Precision] = "fp32"        # of its products
     scores: ClassVar[bool] = False                 # its outputs are those of the network: float32 whatever is stored
@@ -198,7 +201,7 @@ class Whole(Layer):
 
 class Weighted(ABC):
     """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
-    has_weights = True
+    has_weights = affine = True
     precision: Precision = "fp32"
     scores = False
     copied: Any = (None, None)                   # the array of weights that there is a copy of, and that copy

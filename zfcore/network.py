@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 
 from zfcore import check, files
 from zfcore.backend import BF16, CPU, Device, check_device, to_host
-from zfcore.fusion import backward_pass, walk
+from zfcore.fusion import backward_pass, kept, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step, check_maps, pair
 from zfcore.ops.conv2d import check_precision
@@ -58,8 +58,7 @@ class Network:
             learned = layer.parameter_shapes(self.shapes[number])
             for key in (*learned, *layer.buffer_shapes(self.shapes[number])):      # a file has them by their names, as the layers
                 files.name(f"{name}: {layer.name}: name of an array", key)
-            if layer.has_weights and "w" not in learned:
-                raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
+            _check_weights(f"{name}: {layer.name}", layer, learned, *self.shapes[number:number + 2])
         _check_table(name, self.table())
 
     # ------------------------------------------------------------------------------------------ forward, backward
@@ -147,7 +146,8 @@ class Network:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
-                    gradient; then, with {} too, grads are not computed. None: the gradient of everything
+                    gradient; then, with {} too, grads are not computed. None: the gradient of everything. Rules want caches of
+                    an evaluation: a training step keeps none of a ReLU that it computes together with the pool above it
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
         self.check_caches(dy, caches)
@@ -162,11 +162,11 @@ class Network:
             if together is not None:
                 dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
             elif rules is not None:
-                dy = check_maps(layer, "its rule", ways[k](layer, dy, caches[k]), dy, self.shapes[k])
+                dy = check_maps(layer, "its rule", ways[k](layer, dy, kept(layer, caches[k])), dy, self.shapes[k])
             elif k == 0 and not to_pixels:
                 dy, grads[layer.name] = None, _gradients(layer, layer.parameter_gradients(dy, caches[k]))
             else:
-                dx, of_layer = pair(layer, "backward", layer.backward(dy, caches[k]))
+                dx, of_layer = pair(layer, "backward", layer.backward(dy, kept(layer, caches[k])))
                 dy, grads[layer.name] = check_maps(layer, "backward", dx, dy, self.shapes[k]), _gradients(layer, of_layer)
             if take is not None and (of_layer := grads.pop(layer.name, None)):
                 take(layer.name, of_layer)
@@ -233,6 +233,12 @@ class Network:
         """Layers whose weights are filters."""
         return [layer for layer in self.layers if layer.has_filters]
 
+    @property
+    def colour_filters(self) -> Array | None:
+        """w (3,K,K,F) of the first layer, where these are filters that see all three colours and so are pictures; else None."""
+        first = self.layers[0]
+        return first.parameters["w"] if first.has_filters and len(first.parameters["w"]) == 3 == self.input_shape[0] else None
+
     def parameter_shapes(self) -> dict[str, dict[str, Shape]]:
         """{layer name: {"w": shape, "b": shape}} of the layers that have parameters."""
         shapes = {layer.name: layer.parameter_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
@@ -276,24 +282,23 @@ class Network:
         return self._copied()
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
-        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers; on a CPU arrays
-        of float32 themselves, which the network then shares, as `copy` does, but for those that may not be written into. Raises
-        Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
+        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers, as float32; on a CPU
+        arrays that are that already, C-contiguous and may be written into themselves, which the network then shares, as `copy`
+        does. Raises Expected, before anything is taken over, for other names or shapes, for what are no real numbers, and for
+        those that are not finite in float32."""
         given = {"parameters": (self.parameter_shapes(), parameters),
                  "buffers": (self.buffer_shapes(), {} if buffers is None else buffers)}
         check_device(device)
+        taken = []
         for what, (shapes, arrays) in given.items():
             check.instance(f"{self.name}: {what}", arrays, Mapping)
             if set(arrays) != set(shapes):
                 raise check.Expected(f"{self.name}: {what}", f"the layers {_listed(shapes)}", _listed(arrays))
             for name, of_layer in shapes.items():
                 check_arrays(f"{self.name}: {what} of {name}", f"{name}.", arrays[name], of_layer)
-                for key in of_layer:
-                    check.finite(f"{name}.{key}", arrays[name][key])
-        for what, (shapes, arrays) in given.items():
-            for name, of_layer in shapes.items():
-                setattr(self[name], what, {key: device.array(np.require(to_host(arrays[name][key]), np.float32, ["C", "W"]))
-                                           for key in of_layer})
+                taken.append((name, what, {key: _single(f"{name}.{key}", arrays[name][key]) for key in of_layer}))
+        for name, what, of_layer in taken:
+            setattr(self[name], what, {key: device.array(array) for key, array in of_layer.items()})
         return self._copied()
 
     def use(self, precision: Precision) -> "Network":
@@ -324,17 +329,21 @@ class Network:
 
     def receptive_fields(self) -> list[tuple[int, int, int] | None]:
         """Per layer (field, jump, start): the width in pixels that one unit sees, the distance between two neighbours'
-        fields, and where the field of unit (0,0) starts. None for layers behind a Flatten, which see everything."""
+        fields, and where the field of unit (0,0) starts. None from the first layer on that sees all of its maps, as a Flatten."""
         field, jump, start = 1, 1, 0
         out: list[tuple[int, int, int] | None] = []
-        for layer, shape in zip(self.layers, self.shapes[1:]):
-            if len(shape) == 1:
-                out.append(None)
-                continue
-            K, S, P = layer.window()                       # type: ignore[misc]   # maps: it has one
+        for layer in self.layers[:self.windowed]:
+            K, S, P = layer.window()                       # type: ignore[misc]   # it has one
             field, start, jump = field + (K - 1)*jump, start - P*jump, jump*S
             out.append((field, jump, start))
-        return out
+        return out + [None]*(len(self.layers) - len(out))
+
+    @property
+    def windowed(self) -> int:
+        """Number of the layers, from the pixels up, whose outputs are maps and see windows of maps: what is behind them sees all
+        of the picture."""
+        seeing_all = (k for k, layer in enumerate(self.layers) if layer.window() is None or len(self.shapes[k + 1]) == 1)
+        return next(seeing_all, len(self.layers))
 
     def summary(self) -> str:
         """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""
@@ -364,6 +373,15 @@ def check_arrays(what: str, prefix: str, arrays: Any, shapes: Mapping[str, Shape
         check.shape(f"{prefix}{key}", arrays[key], shape)
         if dtypes is not None:
             check.dtype(f"{prefix}{key}", arrays[key], dtypes[key])
+
+
+def _single(what, array):
+    """The numbers on the host, as float32 in C order that may be written into."""
+    numbers = check.numbers(what, to_host(array), words="real numbers")
+    with np.errstate(over="ignore"):
+        single = np.require(numbers, np.float32, ["C", "W"])
+    check.finite(what if single is numbers else f"{what} in float32", single)
+    return single
 
 
 def _drawn(layer, shape, *how):
@@ -452,6 +470,21 @@ def _if_again(kind):
     """Advice where a class would be a kind of layer, were the module not loaded a second time."""
     again = isinstance(kind, type) and any(one.__name__ == Layer.__name__ for one in kind.__mro__)
     return "zfcore.layers was loaded a second time, whose classes are others: start Python anew" if again else ""
+
+
+def _check_weights(where, layer, learned, shape, out):
+    """Raise Expected unless the arrays that the layer learns, from maps of `shape` to those of `out`, are what it says of them."""
+    said = [word for word in ("has_weights", "has_filters", "affine") if getattr(layer, word)]
+    if not said:
+        return
+    if "w" not in learned:
+        raise check.Expected(where, f"weights called w, as it says {said[0]}", _listed(learned))
+    w = learned["w"]
+    if layer.has_filters and not (len(w) == 4 and w[1] == w[2] and w[3] == out[0] and w[0] and shape[0] % w[0] == 0):
+        raise check.Expected(f"{where}: w", f"filters (C,K,K,{out[0]}) of C of its {shape[0]} maps, as it says has_filters", w)
+    if layer.affine and not w[-1:] == learned.get("b") == out[:1]:
+        raise check.Expected(where, f"w (...,{out[0]}) and b ({out[0]},), as it says affine",
+                             ", ".join(f"{key} {one}" for key, one in learned.items()))
 
 
 def _check_table(name, table):

@@ -1,6 +1,7 @@
 """What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is
 nothing."""
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from zfcore.commands.common import names_of
 from zfcore.commands.diagnostics import in_words
 from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers,
                                          length, power_spectrum, radial_shares, radius, rectified)
+from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
@@ -213,6 +215,31 @@ def test_a_network_without_pools_is_measured_and_one_without_two_convolutions_is
     flat = Network("flat", (3, CROP, CROP), [Conv("conv1", 4, K=5), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
     with pytest.raises(Expected, match="layers 1 and 2 are convolutions, got 1 convolutions"):
         first_two(flat.init(0, "he"))
+
+
+def test_filters_that_do_not_see_all_colours_are_refused():
+    grouped = Network("grouped", (3, CROP, CROP), [Conv("conv1", 6, K=5, S=2, groups=3), ReLU("relu1"), Conv("conv2", 5, K=3)])
+    with pytest.raises(Expected, match=r"grouped: conv1: expected filters that see all three colours, .*, got filters \(1, 5, 5, 6\)"):
+        diagnosed(grouped.init(0, "he"))
+
+
+class Own(Conv):
+    """Tells its fields to zfcore.layers alone, as the fields of a kind that one writes oneself have other names."""
+    def __getattribute__(self, name):
+        if name in ("F", "K", "S", "P", "groups", "rounding") and sys._getframe(1).f_globals["__name__"] != "zfcore.layers":
+            raise AttributeError(f"{name} is asked of a layer")
+        return super().__getattribute__(name)
+
+
+def test_convolutions_of_ones_own_are_diagnosed_and_shown_as_any():
+    plain, own = (Network("same", (3, CROP, CROP), [kind("conv1", 4, 5, 2), ReLU("relu1"), kind("conv2", 5, 3), ReLU("relu2"),
+                                                    Flatten("flat"), Linear("fc3", 3)]).init(0, "he") for kind in (Conv, Own))
+    for name in ("filters", "spectrum", "projections", "stride", "aliasing"):
+        np.testing.assert_array_equal(getattr(diagnosed(own), name), getattr(diagnosed(plain), name))
+    top = top_activations(Trained(own, MEAN), pictures_of(Noise()), ["conv1"], k=2)
+    assert unit_views(Trained(own, MEAN), pictures_of(Noise()), top, "conv1", [1]).filters.shape == (1, 5, 5, 3)
+    occlusion(Trained(own, MEAN), Noise().pixels[:1], [0], size=10, stride=10)
+    assert length(own, pictures_of(Noise()), 3) == COUNT + 15 and "conv1" in own.summary()
 
 
 # ------------------------------------------------------------------------------------------------- the command line

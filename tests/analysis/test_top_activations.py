@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfcore import results
+from zfcore import plots, results
 from zfcore.analysis.top_activations import TopActivations, fingerprint, merge, top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import SEEN, Pictures
@@ -290,6 +290,14 @@ def test_projections_of_the_first_layer_are_its_filters_which_come_along_once(ne
         assert there.any()
         np.testing.assert_allclose(shown[there], views.values[u, k]*views.filters[u][there], rtol=1e-5)
     assert unit_views(Trained(network, MEAN), pictures_of(Noise()), found, "conv2", [0]).filters is None
+
+
+def test_filters_that_do_not_see_all_colours_are_no_pictures_and_their_projections_are_shown():
+    network = Network("grouped", (3, CROP, CROP), [Conv("conv1", 6, K=5, S=2, groups=3), ReLU("relu1")]).init(0, "he")
+    model = Trained(network, MEAN)
+    views = unit_views(model, pictures_of(Noise()), top_activations(model, pictures_of(Noise()), ["conv1"], k=2), "conv1", [0, 5])
+    assert views.filters is None and views.projections[..., 0][0].any() and not views.projections[0, ..., 1:].any()
+    assert plots.unit_blocks(views).height > 0
 
 
 def test_where_there_is_no_picture_the_views_are_grey(network, found):

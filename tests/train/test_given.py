@@ -109,6 +109,14 @@ def ran(training):
     return training
 
 
+@pytest.mark.figures
+@pytest.mark.parametrize("groups", [1, 3])
+def test_filters_are_drawn_where_they_see_all_colours(groups, tmp_path):
+    layers = [Conv("conv1", 6, K=5, S=4, groups=groups), Flatten("flatten"), Linear("fc2", 3)]
+    ran(begun(tmp_path/"run", network=zfcore.Network("mine", (3, 32, 32), layers)))
+    assert {file.name for file in (tmp_path/"run"/"figures").iterdir()} == {"learning_curves.png", *["filters.png"]*(groups == 1)}
+
+
 # ------------------------------------------------------------------------------------------------ where the pictures are
 def test_a_run_on_given_pictures_does_not_take_others_for_its_own(tmp_path, capsys):
     mine = ran(begun(tmp_path/"run", network=None))

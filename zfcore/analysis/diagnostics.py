@@ -35,7 +35,7 @@ from zfcore.analysis.sanity_checks import sanity_checks, shares_of_start
 from zfcore.analysis.top_activations import top_activations, views_of
 from zfcore.backend import to_host
 from zfcore.data.loader import Pictures, shuffled
-from zfcore.deconvnet import feature_layer
+from zfcore.deconvnet import feature_layer, unit_count
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.ops.clip_filter_rms import rms
 from zfcore.trained import Trained, check_pass_of
@@ -104,27 +104,29 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
     aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a
     picture and one a projection (`length`).
 
-    Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
+    Raises Expected for a network that does not begin with two convolutions, the first of which sees all colours through a window,
+    or an empty data set."""
     batch_size, k = check_pass_of(model, pictures, batch_size), check.whole("k", k)
     check.instance("name", name := model.name if name is None else name, str)
     network, start = model.network, model.start
     first, second = first_two(network)
-    w = to_host(network[first].parameters["w"])                                 # on a CPU the network's own, which may learn on
+    w = to_host(network.colour_filters)                                         # on a CPU the network's own, which may learn on
+    _, stride, _ = network[first].window()
     layers, upper = rectified(network), judged_layers(network)
     top = top_activations(model, pictures, looked_at(network), k, batch_size=batch_size, file=file, bar=bar)
     power, measured = 0, 0
-    for unit in range(network[second].F):                                       # k projections in memory at a time
+    for unit in range(unit_count(network, second)):                             # k projections in memory at a time
         views = views_of(model, pictures, top, second, [unit], bar=bar)
         shown = views.projections[views.pictures >= 0]
-        power = power + power_spectrum(shown, network[first].S)
+        power = power + power_spectrum(shown, stride)
         measured += bool(len(shown))
         if bar is not None:
             bar.update(k - len(shown))
     kept = views_of(model, pictures, top, second, units)
-    return Diagnosis(name, w.astype(np.float32), network[first].S, rms(w), dominance(w),
+    return Diagnosis(name, w.astype(np.float32), stride, rms(w), dominance(w),
                      radial_shares(w), EDGES.copy(), {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
-                     aliasing(power, network[first].S, kept.projections.shape[2]), measured,
+                     aliasing(power, stride, kept.projections.shape[2]), measured,
                      {} if start is None else {layer: np.array([share])
                                                for layer, share in shares_of_start(network, start).items()},
                      *judge(model, pictures, top, upper))
@@ -174,6 +176,9 @@ def first_two(network):
     names = [layer.name for layer in network.convolutions]
     if len(names) < 2 or not network.layers[0].has_filters:
         raise check.Expected(network.name, "a network whose layers 1 and 2 are convolutions", f"{len(names)} convolutions")
+    if network.colour_filters is None or network.layers[0].window() is None:
+        raise check.Expected(f"{network.name}: {names[0]}", "filters that see all three colours, at a stride",
+                             f"filters {network.layers[0].parameters['w'].shape}")
     return names[:2]
 
 
@@ -184,7 +189,7 @@ def rectified(network):
 
 
 def length(network, pictures, k):
-    return len(pictures) + k*network[first_two(network)[1]].F
+    return len(pictures) + k*unit_count(network, first_two(network)[1])
 
 
 # ---------------------------------------------------------------------------------------------- spectrum of filters

@@ -234,9 +234,9 @@ class Stage(NamedTuple):
 class Clean(NamedTuple):
     """Maps that a clean picture leaves on its way through the network."""
     x: np.ndarray                 # (3,H,W,1)
-    stages: list
+    stages: list                  # of the layers that see windows of maps, `Network.windowed`
     features: np.ndarray          # (F,H,W), the maps of the layer of interest
-    maps: np.ndarray              # (C,H,W,1), the last maps
+    maps: np.ndarray              # (C,H,W,1), the last maps of these
     scores: np.ndarray            # (M,1)
 
 
@@ -246,7 +246,7 @@ def _look(network, x, feature):
     for number, (layer, y, _) in enumerate(network.steps(x)):
         if number == feature:
             features = in_float(y[..., 0])
-        if y.ndim == 2:
+        if number >= network.windowed:
             continue
         if stages and layer.pixelwise:
             stages[-1].layers.append(layer)
@@ -282,8 +282,9 @@ def _recompute_cone(network, clean, changed, region, feature, unit):
                 features = _whole(clean.features[unit][None, ..., None], in_float(y[unit:unit + 1]), region)[0]
         changed = y
     x = _whole(clean.maps, changed, region)                                             # (C,H,W,N)
-    for _, x, _ in walk(network.layers[first + 1 + len(pixelwise):], x):
-        pass
+    for number, (_, x, _) in enumerate(walk(network.layers[network.windowed:], x), network.windowed):
+        if number == feature:
+            features = in_float(x[unit])
     return in_float(x), features
 
 
@@ -359,11 +360,10 @@ def _groups(network, tops, lefts, size, most):
 def _alike(network, starts, size, axis, most):
     """The places of the square along an axis dealt into groups of at most `most` that reach about equally far in all
     layers: of a batch the regions have one size, that of the largest, so a group should not mix large and small."""
-    span, widths = (starts, starts + size), []
-    for layer, shape in zip(network.layers, network.shapes[1:]):
-        if len(shape) == 3:
-            span = reach(*span, layer, shape[1 + axis])
-            widths.append(span[1] - span[0])
+    span, widths = (starts, starts + size), [starts]
+    for layer, shape in zip(network.layers[:network.windowed], network.shapes[1:]):
+        span = reach(*span, layer, shape[1 + axis])
+        widths.append(span[1] - span[0])
     order = np.lexsort(widths)                               # by the last layer first
     return [order[piece] for piece in pieces(len(starts), most)]
 

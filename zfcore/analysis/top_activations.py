@@ -282,7 +282,7 @@ def _from_lists(best, found, network, done):
 
 def field_boxes(network, layer, places):
     """The receptive field of units at `places` (...,2) -> (...,4): top, left, bottom, right in pixels of the input. It may
-    lie over the border. A unit of a fully connected layer sees the whole picture."""
+    lie over the border. A unit that sees no field but all, as of a fully connected layer, has the whole picture."""
     seen = network.receptive_fields()[feature_layer(network, layer)]
     if seen is None:
         return np.broadcast_to((0, 0, *network.input_shape[1:]), (*places.shape[:-1], 4))
@@ -330,7 +330,8 @@ class UnitViews:
     projections   (U,k,f,f,3)    float32        signed; all 0 where there is no picture
     patches       (U,k,f,f,3)    uint8          mid-grey where there is no picture
     places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
-    filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
+    filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these, if they see all
+                                                colours; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
     FORM = {"layer": "text", "units": "int64 U? 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
             "places": "int64 U k 2 -1..", "boxes": "int64 U k 4", "names": "text U k",
@@ -385,11 +386,12 @@ def views_of(model, pictures, top, layer, units, batch_size=32, rules=DECONVNET,
 
 
 def _filters(network, units, size):
-    """(U,size,size,3): filters of the first layer as pictures, if a field of `size` pixels is of its units; else None."""
-    first = network.layers[0]
-    if not first.has_filters or first.K != size:
+    """(U,size,size,3): filters of the first layer as pictures, if a field of `size` pixels is of its units, and they see all
+    colours; else None."""
+    w = network.colour_filters
+    if w is None or w.shape[1] != size:
         return None
-    return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0), np.float32)
+    return np.ascontiguousarray(to_host(w)[..., units].transpose(3, 1, 2, 0), np.float32)
 
 
 def field_regions(network, layer, boxes):

@@ -16,12 +16,13 @@ def folded(network: Network, device: Device = CPU, precision: Precision = "fp32"
 
         w -> w*f        b -> (b - mean)*f + beta
 
-    formed in float64 and rounded once. Raises Expected where right below a BatchNorm there is no such layer."""
+    formed in float64 and rounded once. Raises Expected where right below a BatchNorm there is no such layer: none that says it
+    is `affine`, of whatever kind."""
     kept, parameters, buffers = [], {}, {}
     for layer in network.layers:
         arrays = {key: to_host(array).astype(np.float64) for key, array in layer.parameters.items()}
         if isinstance(layer, BatchNorm):
-            if not (kept and kept[-1].has_weights):
+            if not (kept and kept[-1].affine):
                 raise check.Expected(layer.name, "a convolution or a fully connected layer right below the BatchNorm",
                                      kept[-1].name if kept else "the pictures")
             _fold(layer, arrays, parameters[kept[-1].name])

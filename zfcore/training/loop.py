@@ -646,12 +646,11 @@ class Training:
         write_csv(self.folder/"log.csv", rows, *self.columns)
 
     def draw(self) -> None:
-        """figures/learning_curves.png and figures/filters.png as they are now."""
+        """figures/learning_curves.png as they are now, and figures/filters.png where filters see all colours."""
         if self.history["epoch"] and self.ranks.is_first:
             plots.save(plots.learning_curves(self.history), self.folder/"figures"/"learning_curves.png")
-            first = self.network.layers[0]
-            if first.has_filters:
-                plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
+            if (w := self.network.colour_filters) is not None:
+                plots.save(plots.filters(to_host(w)), self.folder/"figures"/"filters.png")
 
 
 @contextmanager
