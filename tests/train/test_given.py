@@ -653,7 +653,7 @@ def test_a_kept_pass_is_that_of_one_set_alone_and_one_of_before_is_gone_on_with(
         zfcore.save_result(file, again)
         names = DATA[1].names
         for other in (given(seed=7, names=names), given(labels=2 - DATA[1].labels), given(classes=list("abc")), given(names=names[::-1])):
-            with pytest.raises(zfcore.Expected, match="one of another network, data set, k or batch size"):
+            with pytest.raises(zfcore.Expected, match="one of another network, data set, k, batch size or precision"):
                 zfcore.top_activations(model, other, ["conv1"], file=file)
 
 
