@@ -159,7 +159,7 @@ DEFECTS = [
     Defect("dropout has one seed in all runs", "zfcore/layers.py",
            "        self.seed = seed\n", "        pass\n", "test_network.py test_layers.py train/test_loop.py train/test_given.py"),
     Defect("a missing check: weights that are not finite are loaded", "zfcore/network.py",
-           '                    check.finite(f"{name}.{key}", arrays[name][key])\n', "",
+           '    check.finite(what if single is numbers else f"{what} in float32", single)\n', "",
            "test_network.py test_checkpoint.py test_layers.py"),
     Defect("biases decay too", "zfcore/optim.py",
            'self.weight_decay if key == "w" and layer.has_weights else 0.0', "self.weight_decay", "test_optim.py test_yardstick.py"),

@@ -23,7 +23,7 @@ from zfcore.checkpoint import atomic, load, save
 from zfcore.data import learned_from
 from zfcore.files import anything, read_json, table
 from zfcore.models import checkpoint_file
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, printable, say, plural
 from zfcore.training import Stop, Training, evaluate, resolve
 from zfcore.training.folder import stored_config
 
@@ -96,9 +96,9 @@ def about_the_run(file, checkpoint):
     """Facts that the run's config.json tells, and how long it took."""
     needed = dict.fromkeys(("started", "device", "versions", "options"), anything)
     config = read_json(file.parent/"config.json", table(needed, others=anything))
-    chosen = f"the best of {config['options']['epochs']} epochs, chosen by the validation pictures on which its errors are told"
-    return {"epoch": checkpoint.epoch, "chosen": chosen, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
-            "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__},
+    chosen = f"the best of {plural(config['options']['epochs'], 'epoch')}, by the validation pictures on which its errors are told"
+    return {"epoch": checkpoint.epoch, "chosen": chosen, "seconds": round(sum(checkpoint.history["seconds"])),
+            "trained": config["started"][:10], "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__},
             "options": config["options"]}
 
 

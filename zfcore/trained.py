@@ -79,6 +79,7 @@ class Trained:
         check.whole("epoch", self.epoch, 0)
         check.number("val_fraction", self.val_fraction)
         check.whole("limit_per_class", self.limit_per_class, 0)
+        check.instance("upscale", self.upscale, bool)
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
         check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
         self.network.check_dtype(f"{self.name}: mean image", self.mean)

@@ -52,7 +52,7 @@ def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_de
     assert files(place) == ["drawn.h5", "drawn.json"] and "MB; " in said
     assert card["sha256"] == hashlib.sha256((place/"networks/drawn.h5").read_bytes()).hexdigest()
     assert (card["epoch"], card["input"], card["options"]["limit_per_class"]) == (trained.epoch, 32, 3)
-    assert card["chosen"] == (f"the best of {card['options']['epochs']} epochs, chosen by the validation pictures on which its errors "
+    assert card["chosen"] == (f"the best of {card['options']['epochs']} epochs, by the validation pictures on which its errors "
                               "are told")
     assert stored.velocity == {} and stored.history == {} and start_of(stored) is not None
     for layer, of_layer in trained.parameters.items():
