@@ -23,7 +23,7 @@ from zfcore.checkpoint import atomic, load, save
 from zfcore.data import learned_from
 from zfcore.files import anything, read_json, table
 from zfcore.models import checkpoint_file
-from zfcore.terminal import Bar, printable, say, plural
+from zfcore.terminal import Bar, plural, printable, say
 from zfcore.training import Stop, Training, evaluate, resolve
 from zfcore.training.folder import stored_config
 
