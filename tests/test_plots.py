@@ -122,6 +122,14 @@ def test_a_name_has_as_many_lines_as_there_is_room_for(most):
         assert most < 4 or len(name.split()) == 1 or " ".join(lines) == name
 
 
+def test_classes_whose_long_names_read_alike_once_cut_keep_their_numbers():
+    of = "(a freshwater fish of the carp family)"
+    classes = [f"Tench, Tinca tinca {of}", f"Tench, Tinca vulgaris {of}", "owl"]
+    figure = plots.confusion(np.diag([2, 3, 4]), classes, [(*classes[:2], 1, 3)], "title")
+    named = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(named)) == 3 and named[0].endswith("family) 0") and named[1].endswith("family) 1") and named[2] == "owl"
+
+
 def test_both_names_of_a_confused_pair_are_begun_however_long_they_are():
     names = ["W"*24, "cassette_player_recorder", "x"*60, "a tv"]
     pairs = [(one, other, 1, 100) for one in names for other in names if one != other]
@@ -274,7 +282,8 @@ DRAWN = {
     "invariance": [(an_invariance(),), (replace(an_invariance(), layers=np.array([f"{LONG}_1", f"{LONG}_2"])),)],
     "correspondence": [([a_correspondence()],), ([replace(a_correspondence(), layers=np.array([f"{LONG}_1", f"{LONG}_2"]))],)],
     "evolution": [(an_evolution(),), (an_evolution([f"{k}/{LONG}" for k in range(8)]),), (of_classes(),), (an_evolution(["conv1"], 30),)],
-    "diagnostics": [([a_diagnosis("tiny")],), ([a_diagnosis(RUN), a_diagnosis(RUN + "-2", 7)],),
+    "diagnostics": [([a_diagnosis("tiny")],), ([a_diagnosis("of no unit", 0)],),
+                    ([a_diagnosis(RUN), a_diagnosis(RUN + "-2", 7)],),
                     ([replace(a_diagnosis("own"), rms=np.linspace(0.013, 0.026, 24), dead={})],),
                     ([replace(a_diagnosis("vgg16"), dead={f"conv{k // 3}_{k % 3}": np.arange(9) < 3 for k in range(15)})],)],
     "sanity_checks": [(sanity_checks(),), (sanity_checks(inside=floats_of(2, 4), area=floats_of(2), in_parts=floats_of(2, 4),

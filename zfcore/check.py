@@ -260,7 +260,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print how the command is used and what is wrong, and leave with status 2."""
         _, was_strange, words = message.partition("unrecognized arguments: ")
-        if was_strange and os.path.lexists(words):
+        if was_strange and words.startswith("-") and os.path.lexists(words):
             message += f"; a file of that name is ./{words}"
         elif was_strange and re.fullmatch(r"[\d ,]+", words):
             message += "; several numbers are one word, as 3,5,7"

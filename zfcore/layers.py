@@ -29,7 +29,8 @@ and what it answers otherwise only where the answer is another one:
     has_filters                  these are filters: "w" (C,K,K,F) for F outputs, each of C of the maps below, such as a group's, which
                                  may be looked at and whose RMS is limited
     affine                       each output is the sum of what it sees times its weights "w" (...,outputs), and its entry of "b"
-                                 (outputs,): a BatchNorm behind it may be folded into them
+                                 (outputs,): a BatchNorm behind it may be folded into them. Conv and Linear are, and so is what
+                                 derives from them, but for a kind that makes other factors of its weights and says affine = False
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
     by_units                     each of its units comes of the unit below of the same number alone, and by arrays, if it has some,
@@ -674,7 +675,7 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
     if not isinstance(kind, str) or kind not in KINDS:
         raise check.Expected("layer table: kind", f"one of {', '.join(KINDS)}", files.said(kind),
                              "a kind of your own is entered in zfcore.layers.KINDS first: for a command by a script that enters it and "
-                             "then calls the command's main, such as zfcore.__main__.main(), without --devices, whose processes do not know it")
+                             "then calls the command's main, such as zfcore.__main__.main(), in one process: others do not know it")
     given = {key: value for key, value in row.items() if key != "kind"}
     needed, optional = ({one.name: files.anything for one in fields(KINDS[kind]) if (one.default is MISSING) == is_needed}
                         for is_needed in (True, False))

@@ -6,6 +6,7 @@ import io
 import os
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -618,7 +619,7 @@ def _first_layer(one, per_filter, what):
 def _second_layer(one):
     projected = one.projections.any(axis=(2, 3, 4))                            # (U,k)
     there = projected | (one.patches != MID_GREY).any(axis=(2, 3, 4))          # where there is no picture, all is mid-grey
-    fires, most = there.any(axis=1), max(1, there.sum(axis=1).max())
+    fires, most = there.any(axis=1), max(1, there.sum(axis=1).max(initial=0))
     each = "up to "*bool((there[fires].sum(axis=1) < most).any()) + str(most)
     title = f"{one.layer}: the strongest projections of {plural(fires.sum(), 'unit')}, {each} each"
     if lost := (there & ~projected).sum():
@@ -726,6 +727,8 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     that the font lacks is replaced by the class's number."""
     M = len(counts)
     names = {name: _short(named(name, number)) for number, name in enumerate(classes)}
+    alike = {short for short, count in Counter(names.values()).items() if count > 1}
+    names |= {name: f"{_short(names[name], 18)} {number}" for number, name in enumerate(classes) if names[name] in alike}
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
     side, has_names, margin = cell*M, M <= 60, 30
     if has_names:

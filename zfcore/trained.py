@@ -10,6 +10,7 @@ Every analysis takes one as its first argument; an ensemble is a list of them.
 import os
 from dataclasses import dataclass, field, replace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zfcore import check, interchange
+from zfcore import check, files, interchange
 from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
 from zfcore.data import OBJECTS, check_there, data_in_words, open_data, said_place, same_place
 from zfcore.data.folders import VAL_FRACTION
@@ -291,7 +292,18 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, path,
                    begun_by(checkpoint, device, precision), device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history,
-                   checkpoint.state.get("limit_per_class", 0), bool(checkpoint.state.get("upscale", 0)))
+                   checkpoint.state.get("limit_per_class", 0), _were_enlarged(checkpoint_file(path), checkpoint.state))
+
+
+def _were_enlarged(file, state):
+    """Return whether the run of a checkpoint's file enlarged small pictures; an older one says so in its config.json alone."""
+    if "upscale" in state or not (file.parent/"config.json").is_file():
+        return bool(state.get("upscale", 0))
+    with suppress(check.Expected, OSError):                # what is damaged there is told by whoever goes on with the run
+        option = files.table({}, {"upscale": files.flag}, others=files.anything)
+        form = files.table({}, {"options": option}, others=files.anything)
+        return bool(files.read_json(files.inside(file.parent, "config.json"), form).get("options", {}).get("upscale", False))
+    return False
 
 
 def import_network(path: FilePath, graph: FilePath | None = None, model: FilePath | None = None,

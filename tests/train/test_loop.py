@@ -219,6 +219,10 @@ def test_a_run_whose_pictures_were_enlarged_remembers_it_for_whoever_looks_at_it
     model = zfcore.open(tmp_path/"run", "cpu")
     assert model.upscale and model.pictures(workers=0).picture(0).shape == (model.size, model.size, 3) and model.size > 64
     assert Training.resume(tmp_path/"run").trained.upscale
+    checkpoint = load(tmp_path/"run"/"best.h5")
+    del checkpoint.state["upscale"]                        # as the runs of before have it
+    save(tmp_path/"run"/"best.h5", checkpoint)
+    assert zfcore.open(tmp_path/"run", "cpu").upscale
     main_of_zfcore(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv1", "--units", "0", "--k", "1", "--device", "cpu"])
     evaluate(["--run", str(tmp_path/"run"), "--device", "cpu"])
 

@@ -18,7 +18,7 @@ def study_of(setting, table):
     """The train.ablation study of a table, at the setting's scale."""
     words = [table, f"--output={setting.folder(NETWORKS)}", f"--device={setting.device}", f"--workers={setting.workers}",
              f"--devices={setting.devices}", f"--scale={setting.of('tiny', 'tiny', 'full')}",
-             *([] if setting.drawn else [f"--data={setting.source}"])]
+             *([] if setting.drawn else [f"--data={setting.source}"]), *["--upscale"]*setting.model.upscale]
     words += setting.of(["--seeds=3", "--rows", *PAIR], ["--seeds=5", "--until-decided=10"], [])
     return ablation.prepared(ablation.parser().parse_args(words))
 
