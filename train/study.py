@@ -18,6 +18,7 @@ from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.crew import Unit
 from zfcore.data import same_place
+from zfcore.data.folders import is_system
 from zfcore.data.known import PICTURES
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, inside, opener, read_json
@@ -132,7 +133,8 @@ class StudyFolder:
 
     def _remember(self, options, may_change):
         before = self.stored()
-        if not before and not self.may_be_taken and any(entry.suffix != ".part" for entry in self.path.iterdir()):
+        others = (one for one in self.path.iterdir() if one.suffix != ".part" and not is_system(one.name))
+        if not before and not self.may_be_taken and any(others):
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
         for name, value in options.items():
             if before and name not in may_change and before.get(name) != value:

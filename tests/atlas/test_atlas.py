@@ -13,7 +13,7 @@ from zfcore.__main__ import main
 from zfcore.analysis.portraits import net_weights
 from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations, unit_views
-from zfcore.atlas import sheets
+from zfcore.atlas import RECORD, is_free, sheets
 from zfcore.atlas.layer_page import CONTROLS
 from zfcore.atlas.network_page import all_see_all, sees_grey
 from zfcore.check import Expected
@@ -285,6 +285,14 @@ def test_another_one_gets_a_folder_of_its_own_and_says_so(run, tmp_path, capsys)
     make(run, output, "--layers", "fc6")
     assert "holds another atlas, which stays; this one is in atlas_2" in in_one(capsys.readouterr().out)
     assert files(output) == before and "layer-fc6" in values(tmp_path/"atlas_2") and "layer-fc8" not in values(tmp_path/"atlas_2")
+
+
+def test_what_a_system_puts_into_a_folder_does_not_fill_it(tmp_path):
+    for name in (".DS_Store", "Thumbs.db", f".{RECORD}.x.part"):
+        (tmp_path/name).touch()
+    assert is_free(tmp_path)
+    (tmp_path/"letter.txt").touch()
+    assert not is_free(tmp_path)
 
 
 def test_a_folder_with_something_else_is_refused(run, tmp_path, capsys):

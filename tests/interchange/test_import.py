@@ -385,8 +385,9 @@ def test_a_run_goes_where_a_link_leads_and_nothing_is_written_where_it_leads_now
                            ("text/run", "a place where a folder can be made")):
         assert sentence in refused(capsys, "import", written[0], "--output", tmp_path/name)
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path/"file").read_text() == "mine"
+    (tmp_path/"real"/".DS_Store").touch()                  # where somebody has looked into the empty folder
     main(["import", str(written[0]), "--output", str(tmp_path/"folder")])
-    assert sorted(os.listdir(tmp_path/"real")) == ["best.h5", "import.json"] and (tmp_path/"folder").is_symlink()
+    assert sorted(os.listdir(tmp_path/"real")) == [".DS_Store", "best.h5", "import.json"] and (tmp_path/"folder").is_symlink()
 
 
 @pytest.mark.parametrize("how, suffix", [(("onnx",), "onnx"), (("onnx", "--with-preprocessing"), "onnx"), (("safetensors",), "safetensors"),

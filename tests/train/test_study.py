@@ -51,6 +51,9 @@ def test_what_is_no_study_json_is_one_sentence(tmp_path, content):
 def test_a_folder_of_something_else_is_refused_where_a_study_must_be_alone(tmp_path):
     (tmp_path/".study.json.part").write_text("")           # left by a kill
     own = ["*/found.json"]
+    (tmp_path/"shown").mkdir()
+    (tmp_path/"shown"/"Thumbs.db").touch()                 # a system's own
+    StudyFolder(tmp_path/"shown", own).remember({})
     StudyFolder(tmp_path/"new", own).remember({})
     (tmp_path/"thesis.tex").write_text("")
     with pytest.raises(Expected, match="a new or empty folder, or one with a study.json"):

@@ -34,6 +34,7 @@ from zfcore.atlas.network_page import FORMAT, VERSION, network_page, notes_of, w
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
+from zfcore.data.folders import is_system
 from zfcore.files import anything, choice, file_names, folder_made, inside, locked, numbered_folder, read_bytes, read_json, table, text
 from zfcore.terminal import Bar, counted
 
@@ -66,8 +67,9 @@ def mark_of(folder):
 
 
 def is_free(folder):
-    """Return whether there is nothing in a folder, or only what a kill left before the record was there."""
-    return folder.is_dir() and all(path.name.startswith(f".{RECORD}") and path.suffix == ".part" for path in folder.iterdir())
+    """Return whether there is nothing in a folder, or only what a kill left before the record was there, or what systems put
+    into folders that they show."""
+    return folder.is_dir() and all(is_system(path.name) for path in folder.iterdir())
 
 
 def is_complete(folder: Path) -> bool:

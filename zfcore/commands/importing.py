@@ -7,6 +7,7 @@ import numpy as np
 from zfcore import check, interchange
 from zfcore.checkpoint import Checkpoint, atomic, save
 from zfcore.commands.common import option
+from zfcore.data.folders import is_system
 from zfcore.files import folder_made, read_text
 from zfcore.interchange import certificate
 from zfcore.interchange.means import read_answers, read_mean
@@ -39,7 +40,7 @@ def work(args):
     """Run the command: nothing is written unless the network is shown to be the one in the file, as far as that can be shown
     here."""
     output = Path(args.output or Path("runs")/args.file.stem)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not all(is_system(entry.name) for entry in output.iterdir())):
         raise check.Expected("--output", "a new or empty folder", output)
     if output.is_symlink() and not output.exists():
         raise check.Expected("--output", "a new or empty folder", f"{output}, a link that leads nowhere")
